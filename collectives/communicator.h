@@ -1,0 +1,105 @@
+// Communicator: how ranks talk. A small abstract class with one queue of calls; behind it lockstep (all devices in one process),
+// MPI, and later NCCL. Counts are per rank, so uneven blocks are native. Each call is started and waited for:
+//
+//   Ticket t = comm.start({.kind = Collective::all_reduce, .group = &g, .dtype = Dtype::f32, .send = x, .receive = x, .send_elements = n});
+//   ... work ...
+//   comm.wait(t);
+//
+// All members of a group start the same calls in the same order. Between start and wait nobody touches `receive`, and nobody
+// writes `send`. Blocks of a call are contiguous, one after another in the order of the group.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "meshard/base/buffer.h"
+#include "meshard/mesh/group.h"
+
+namespace meshard {
+
+// One collective call. The arrays behind the spans live until wait(); executors make them once, at compile time.
+//   all_reduce      send, receive: send_elements each; send == receive allowed
+//   all_gather      send: counts[self]; receive: sum of counts, member by member
+//   reduce_scatter  send: sum of counts, the block of each member in order; receive: counts[self]
+//   all_to_all      send: send_counts[i] elements for member i, in order; receive: counts[i] from member i (also permute, exchange:
+//                   the same with most counts zero)
+//   broadcast       send on member 0, receive on all others; send_elements
+struct CollectiveCall {
+  Collective kind = Collective::barrier;
+  Reduction reduction = Reduction::sum;
+  const Group* group = nullptr;
+  Dtype dtype = Dtype::f32;
+  const void* send = nullptr;
+  void* receive = nullptr;
+  int64_t send_elements = 0;               // all_reduce, broadcast
+  std::span<const int64_t> counts;         // per member: what arrives from it (all_gather, all_to_all) or is kept by it (reduce_scatter)
+  std::span<const int64_t> send_counts;    // all_to_all, permute, exchange
+  std::string_view label;                  // the value's name, for records and messages
+};
+
+// Bytes this rank receives in the call, as section "Cost" of docs/ARCHITECTURE.md defines them.
+int64_t received_bytes(const CollectiveCall& call);
+
+using Ticket = int64_t;
+
+// One entry of the record of calls.
+struct CallRecord {
+  int64_t number = 0;
+  Collective kind = Collective::barrier;
+  AtomSet over;
+  int64_t bytes = 0;      // received
+  bool done = false;
+  char label[64] = {};
+};
+
+// A ring of the last calls of one rank; adds no allocation per call.
+class CallLog {
+ public:
+  explicit CallLog(size_t capacity = 256) : ring_(capacity) {}
+  int64_t begin(const CollectiveCall& call);  // number of the call
+  void end(int64_t number);
+  const CallRecord* find(int64_t number) const;
+  int64_t calls() const { return next_; }
+  int64_t bytes() const { return bytes_; }    // received in all, since the start
+  std::vector<CallRecord> last(size_t n) const;
+
+ private:
+  std::vector<CallRecord> ring_;
+  int64_t next_ = 0, bytes_ = 0;
+};
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+
+  virtual int size() const = 0;
+  virtual Rank rank() const = 0;
+  virtual std::string_view kind() const = 0;  // "lockstep", "mpi"
+
+  virtual Ticket start(const CollectiveCall& call) = 0;
+  virtual void wait(Ticket ticket) = 0;
+  void run(const CollectiveCall& call) { wait(start(call)); }
+
+  // Bytes that really arrived on this rank from others, counted where the copies are made, not from the formula.
+  virtual int64_t received_bytes() const = 0;
+  // The record of calls.
+  virtual const CallLog& log() const = 0;
+
+  // Control: small messages between all ranks beside the collectives, not billed. Collective over all ranks.
+  // Each rank's text, in rank order, on every rank.
+  virtual std::vector<std::string> gather_text(std::string_view text) = 0;
+  virtual void barrier() = 0;
+};
+
+// Fails on all ranks alike if any rank passes an error: gathers them and throws a UserError with the first, naming its ranks.
+void agree(Communicator& comm, std::string_view error);
+
+// Compares a digest and, where it differs, the lines behind it; the UserError on all ranks names the ranks and the first
+// differing line. Runs before the first collective of a program.
+void agree_on_text(Communicator& comm, std::string_view what, std::string_view text);
+
+}  // namespace meshard

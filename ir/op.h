@@ -1,0 +1,91 @@
+// OpDef: the one entry that says all about an op. Passes ask it for properties and never ask which op it is.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "meshard/ir/rule.h"
+#include "meshard/kernels/kernel.h"
+#include "meshard/layout/plan.h"
+#include "meshard/mesh/group.h"
+
+namespace meshard {
+
+class Vjp;      // ir/trace.h
+class Lowering; // ir/trace.h
+
+struct AttributeSpec {
+  std::string_view name;
+  Attribute otherwise;    // its type is the attribute's type
+  bool required = false;  // a factor size that operands don't give, a rule
+};
+
+// A case of the multiplier: operand types and attributes, small enough to run thousands of times.
+struct OpCase {
+  std::string operands;   // "f32[4,6], i32[4]"; integers are drawn below `below`
+  std::string attributes; // "{eps = 1e-05}"
+  std::string results;    // only where they are explicit: "f32[4,6]"
+  int64_t below = 4;
+};
+
+struct OpDef {
+  std::string_view name;
+  std::string_view purpose;             // one sentence with the formula
+  std::string_view rule;                // empty: the op's "rule" attribute is its rule
+  // Where the rule depends on operand ranks (attention with grouped heads).
+  std::string (*rule_for)(std::span<const Type> operands, const Attributes&) = nullptr;
+  std::vector<AttributeSpec> attributes;
+  int results = 1;
+  // Types: -1 = the type of the first float operand, else index of the operand whose dtype result r has. Explicit: as written.
+  std::vector<int> result_dtype;        // missing entries are -1
+  std::vector<std::optional<Dtype>> operand_dtypes;  // i32 for ids; missing: any float, equal to the other floats
+  bool explicit_type = false;           // the result's type is part of the op (fill, iota, random, convert)
+  std::vector<std::string_view> result_names;  // "", "rstd", "lse": how further results are called: X, X.rstd
+
+  // Groups of operands through which a pending sum may pass, all of a group pending alike, to all results:
+  // add {{0, 1}} jointly, einsum {{0}, {1}} one at a time.
+  std::vector<std::vector<int>> linear;
+  // Operands where a pending sum may meet a copy held whole: none yet.
+  Reduction combine = Reduction::sum;   // of reduced factors
+  std::vector<std::pair<int, int>> in_place;  // {result, operand}: may share memory
+  bool remake = false;                  // cheap: autodiff makes it again instead of saving it
+  bool random = false;
+  Role role = Role::none;               // identity ops that mark a parameter's use, gradient and the optimizer's copy
+  std::optional<Collective> collective; // an op of local programs; `over` is in Op
+  bool identity = false;                // result equals operand 0 (roles, reshard, collectives)
+  double flops_per_point = 1;           // times the product of all factor sizes
+
+  // Appends ops that compute the operands' cotangents; null: not differentiable (integer operands never are).
+  void (*vjp)(Vjp&) = nullptr;
+  // Rebuilds the op from ops that allow its `lower` factors to be split; null: they can't be.
+  void (*lower)(Lowering&) = nullptr;
+
+  PrepareFn reference = nullptr;        // plain loops, all dtypes: the specification
+  PrepareFn cpu = nullptr;              // tuned; null: the reference serves. May return an empty `run` for what it does not take.
+  std::string_view elementwise;         // reserved for fusion: the expression in $0, $1 ...
+
+  double tolerance_f64 = 1e-9, tolerance_f32 = 2e-4, tolerance_bf16 = 5e-2;  // relative to the largest magnitude
+  std::vector<OpCase> cases;
+};
+
+// The ops by name, sorted. A const list: see ops/table.h.
+class OpTable {
+ public:
+  explicit OpTable(std::vector<const OpDef*> ops);
+  const OpDef* find(std::string_view name) const;  // nullptr: there is none
+  const OpDef& get(std::string_view name) const;   // InternalError if there is none
+  // The op that performs a collective, or marks a role.
+  const OpDef& collective(Collective kind) const;
+  const OpDef& role(Role role) const;
+  std::span<const OpDef* const> all() const { return ops_; }
+  std::vector<std::string> names() const;
+
+ private:
+  std::vector<const OpDef*> ops_;
+};
+
+}  // namespace meshard

@@ -1,0 +1,56 @@
+// A kernel computes one op on one device's blocks. It has two halves: prepare() looks at the shapes once and says what
+// workspace it needs (the memory plan counts it); the `run` it gives back only computes: no allocation, no look-up.
+//
+//   Prepared p = reference::softmax(spec);
+//   p.run({.operands = {x}, .results = {y}, .workspace = scratch});
+//
+// An op's dimensions are made of factors (see ir/rule.h). A kernel is told, for each factor, its local size, its global size
+// and the global index where this block begins, so that causal masks, vocabulary-split tables, iota and random numbers are
+// right under any split. A kernel must give every element a value that does not depend on where in a block it sits.
+// Accumulation is in f32 for f32 and bf16, in f64 for f64.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "meshard/base/attributes.h"
+#include "meshard/base/shape.h"
+
+namespace meshard {
+
+struct KernelFactor {
+  std::string_view name;
+  int64_t size = 1;    // local
+  int64_t global = 1;  // of the whole tensor
+  int64_t begin = 0;   // first global index held here
+};
+
+struct KernelOperand {
+  Type type;                           // local shape
+  std::vector<std::vector<int>> dims;  // for each dimension its factors, major first; none: a broadcast dimension of size 1
+};
+
+struct KernelSpec {
+  const Attributes* attributes = nullptr;
+  std::vector<KernelFactor> factors;
+  std::vector<KernelOperand> operands, results;
+  int threads = 1;
+
+  const KernelFactor& factor(std::string_view name) const;  // InternalError if the rule has no such factor
+};
+
+struct KernelCall {
+  std::span<void* const> operands, results;  // row-major contiguous blocks, in the order of the spec, aligned to 64 bytes
+  void* workspace = nullptr;                 // `workspace_bytes`, aligned to 64
+};
+
+struct Prepared {
+  int64_t workspace_bytes = 0;
+  std::function<void(const KernelCall&)> run;
+};
+
+using PrepareFn = Prepared (*)(const KernelSpec&);
+
+}  // namespace meshard
