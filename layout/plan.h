@@ -16,10 +16,12 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "meshard/base/shape.h"
 #include "meshard/layout/layout.h"
 
 namespace meshard {

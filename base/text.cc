@@ -1,0 +1,1 @@
+#include "meshard/base/text.h"

@@ -1,0 +1,1 @@
+#include "meshard/collectives/communicator.h"

@@ -1,0 +1,1 @@
+#include "meshard/collectives/lockstep.h"

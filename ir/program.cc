@@ -1,0 +1,1 @@
+#include "meshard/ir/program.h"

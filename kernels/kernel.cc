@@ -1,0 +1,1 @@
+#include "meshard/kernels/kernel.h"

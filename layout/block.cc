@@ -1,0 +1,1 @@
+#include "meshard/layout/block.h"

@@ -1,0 +1,1 @@
+#include "meshard/mesh/mesh.h"
