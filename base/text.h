@@ -31,6 +31,7 @@ class Scanner {
   bool accept(std::string_view mark);     // consumes `mark` if the text continues with it
   void expect(std::string_view mark);     // consumes it or throws: `expected "," but found "]"`
   bool at_word();
+  bool at_integer();                      // digits with or without sign, not the beginning of 0.5 or 1e-05
   std::string word(std::string_view what);                 // [A-Za-z_][A-Za-z0-9_]*, or throws: expected `what`
   bool accept_word(std::string_view word);                 // consumes a whole word
   // A word that may hold the characters of `also` too, and begin with a digit or one of them: names such as block.0.wq@1.
