@@ -38,13 +38,17 @@ struct CollectiveCall {
   int64_t send_elements = 0;               // all_reduce, broadcast
   std::span<const int64_t> counts;         // per member: what arrives from it (all_gather, all_to_all) or is kept by it (reduce_scatter)
   std::span<const int64_t> send_counts;    // all_to_all, permute, exchange
-  std::string_view label;                  // the value's name, for records and messages
+  std::string_view label;                  // the value's name, for records and messages; lives until wait() too
 };
 
 // Bytes this rank receives in the call, as section "Cost" of docs/ARCHITECTURE.md defines them.
 int64_t received_bytes(const CollectiveCall& call);
 
-using Ticket = int64_t;
+// First element of block i when `elements` are cut into `parts`: ceil(i * elements / parts). An all_reduce is a reduce_scatter
+// into these blocks of the flat value and an all_gather of them.
+int64_t block_begin(int64_t elements, int parts, int i);
+
+using Ticket = int64_t;  // the number of the call on its rank, from 0
 
 // One entry of the record of calls.
 struct CallRecord {
@@ -62,10 +66,10 @@ class CallLog {
   explicit CallLog(size_t capacity = 256) : ring_(capacity) {}
   int64_t begin(const CollectiveCall& call);  // number of the call
   void end(int64_t number);
-  const CallRecord* find(int64_t number) const;
+  const CallRecord* find(int64_t number) const;  // nullptr: not in the ring any more, or not yet
   int64_t calls() const { return next_; }
   int64_t bytes() const { return bytes_; }    // received in all, since the start
-  std::vector<CallRecord> last(size_t n) const;
+  std::vector<CallRecord> last(size_t n) const;  // oldest first
 
  private:
   std::vector<CallRecord> ring_;
@@ -81,6 +85,7 @@ class Communicator {
   virtual std::string_view kind() const = 0;  // "lockstep", "mpi"
 
   virtual Ticket start(const CollectiveCall& call) = 0;
+  // Waiting twice for a ticket is harmless; tickets may be waited for in any order.
   virtual void wait(Ticket ticket) = 0;
   void run(const CollectiveCall& call) { wait(start(call)); }
 
@@ -97,6 +102,9 @@ class Communicator {
 
 // Fails on all ranks alike if any rank passes an error: gathers them and throws a UserError with the first, naming its ranks.
 void agree(Communicator& comm, std::string_view error);
+
+// "rank 1", "ranks 0 and 2", "ranks 0, 1 and 3"; of more than eight the first eight and how many more.
+std::string ranks_text(std::span<const Rank> ranks);
 
 // Compares a digest and, where it differs, the lines behind it; the UserError on all ranks names the ranks and the first
 // differing line. Runs before the first collective of a program.

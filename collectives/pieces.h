@@ -1,0 +1,36 @@
+// Pieces: how a call lies in memory, seen from one member: what it sends to each member and what it gets from each. The
+// backends share this, so that they move the same bytes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "meshard/collectives/communicator.h"
+
+namespace meshard {
+
+// Between this member and another one (or itself: a local copy). In a reduction all `receive` are the same place: the
+// pieces of all members are put together there.
+struct Piece {
+  const std::byte* send = nullptr;
+  int64_t send_bytes = 0;
+  std::byte* receive = nullptr;
+  int64_t receive_bytes = 0;
+};
+
+// InternalError unless the call is complete: a group, as many counts as members, none negative, pointers where there are bytes.
+void check_call(const CollectiveCall& call);
+
+// One piece for each member, in group order; `pieces` is reused. Not for all_reduce, which is a reduce_scatter and an
+// all_gather of its blocks, nor for slice, which moves nothing.
+void find_pieces(const CollectiveCall& call, std::vector<Piece>& pieces);
+
+// True if every member gets the same bytes from this one (all_gather, broadcast): a backend needs one copy of them only.
+bool sends_one_block(Collective kind);
+
+// "all_gather f32 (block.7.down)", for messages.
+std::string call_text(const CollectiveCall& call);
+
+}  // namespace meshard
