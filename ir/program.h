@@ -60,6 +60,8 @@ struct Op {
   std::string prefix;              // of the names of results, and default names of arguments
   int64_t count = 1;               // repeat
   int index_operand = -1;          // repeat: which parameter of the callee gets the round's number (operand ValueId::none)
+  std::string cause;               // collectives put in by partition: why; not part of the text
+  bool asked = false;              // and whether a layout written in the program or plan asks for it
   std::vector<std::pair<int, int64_t>> guard;  // runs only where axis (index in mesh) has this coordinate
   Place source;
 };

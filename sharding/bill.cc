@@ -1,0 +1,193 @@
+#include "meshard/sharding/bill.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "meshard/ir/rule.h"
+#include "meshard/layout/reshard.h"
+
+namespace meshard {
+namespace {
+
+// Whether a device runs an op that is guarded by coordinates.
+bool runs(const Mesh& mesh, const Op& op, Rank rank) {
+  if (op.guard.empty()) return true;
+  const std::vector<int64_t> at = mesh.coordinate(rank);
+  for (const auto& [axis, coordinate] : op.guard) {
+    if (at[static_cast<size_t>(axis)] != coordinate) return false;
+  }
+  return true;
+}
+
+ReshardStep step_of(const Function& f, const Op& op) {
+  ReshardStep step{*op.def->collective, op.over, Reduction::sum, *f.value(op.operands[0]).layout, *f.value(op.results[0]).layout};
+  for (int k = 0; k < kReductions; ++k) {
+    const auto kind = static_cast<Reduction>(k);
+    if (!(step.from.pending_of(kind) - step.to.pending_of(kind)).empty()) step.reduction = kind;
+  }
+  return step;
+}
+
+// Flops of the busiest device, from the rule's points with every factor at its largest block.
+int64_t op_flops(const Mesh& mesh, const Function& f, const Op& op) {
+  std::vector<Type> operands, results;
+  std::vector<Layout> operand_layouts, result_layouts;
+  for (ValueId v : op.operands) {
+    operands.push_back(f.value(v).type);
+    operand_layouts.push_back(*f.value(v).layout);
+  }
+  for (ValueId v : op.results) {
+    results.push_back(f.value(v).type);
+    result_layouts.push_back(*f.value(v).layout);
+  }
+  const BoundRule rule = bind_rule(*op.def, op.attributes, operands, results, op.source);
+  const auto split = find_split(mesh, *op.def, rule, operand_layouts, result_layouts, nullptr);
+  double points = op.def->flops_per_point;
+  for (size_t k = 0; k < rule.factors.size(); ++k) {
+    const int64_t parts = split ? mesh.parts(split->atoms[k]) : 1;
+    points *= static_cast<double>((rule.factors[k].size + parts - 1) / parts);
+  }
+  return static_cast<int64_t>(std::min(points, 4e18));
+}
+
+std::string exact(int64_t bytes) {
+  std::string digits = fmt::format("{}", bytes);
+  for (int at = static_cast<int>(digits.size()) - 3; at > 0; at -= 3) digits.insert(static_cast<size_t>(at), ",");
+  return digits;
+}
+
+}  // namespace
+
+std::string bytes_text(int64_t bytes) {
+  static constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+  double value = static_cast<double>(bytes);
+  int unit = 0;
+  while (value >= 1024 && unit < 5) {
+    value /= 1024;
+    ++unit;
+  }
+  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.2f} {}", value, kUnits[unit]);
+}
+
+Bill make_bill(const Program& local) {
+  Bill bill;
+  bill.mesh = *local.mesh;
+  const Mesh& mesh = bill.mesh;
+  const std::vector<int64_t> counts = run_counts(local);
+  bill.device_bytes.assign(static_cast<size_t>(mesh.size()), 0);
+  double flops = 0;
+  for (size_t fi = 0; fi < local.functions.size(); ++fi) {
+    const Function& f = local.functions[fi];
+    const bool is_main = fi + 1 == local.functions.size();
+    for (const Op& op : f.ops) {
+      if (op.kind != Op::apply) continue;
+      if (!op.def->collective) {
+        if (!op.def->identity) flops += static_cast<double>(op_flops(mesh, f, op)) * static_cast<double>(counts[fi]);
+        continue;
+      }
+      if (*op.def->collective == Collective::slice) continue;
+      const ValueInfo& value = f.value(op.results[0]);
+      const ReshardStep step = step_of(f, op);
+      BillLine line;
+      line.kind = step.kind;
+      line.over = op.over;
+      line.group = mesh.parts(op.over);
+      line.count = counts[fi];
+      line.value = is_main ? "%" + value.name : fmt::format("{}: %{}", f.name, value.name);
+      line.cause = op.cause;
+      line.asked = op.asked;
+      line.source = op.source;
+      for (int64_t r = 0; r < mesh.size(); ++r) {
+        const Rank rank{static_cast<int32_t>(r)};
+        if (!runs(mesh, op, rank)) continue;
+        const int64_t bytes = received_elements(mesh, value.type.shape, step, rank) * size_bytes(value.type.dtype) * line.count;
+        bill.device_bytes[static_cast<size_t>(r)] += bytes;
+        line.bytes = std::max(line.bytes, bytes);
+        line.bytes_all += bytes;
+      }
+      const bool reduces = step.kind == Collective::all_reduce || step.kind == Collective::reduce_scatter;
+      line.lower_bound = reduces ? line.bytes
+                                 : lower_bound_elements(mesh, value.type.shape, step.from, step.to) * size_bytes(value.type.dtype) * line.count;
+      bill.lines.push_back(std::move(line));
+    }
+  }
+  for (size_t r = 0; r < bill.device_bytes.size(); ++r) {
+    bill.bytes_all_devices += bill.device_bytes[r];
+    if (bill.device_bytes[r] > bill.bytes) {
+      bill.bytes = bill.device_bytes[r];
+      bill.busiest_device = static_cast<int64_t>(r);
+    }
+  }
+  bill.flops = static_cast<int64_t>(std::min(flops, 9e18));
+  return bill;
+}
+
+std::string Bill::table(bool causes) const {
+  struct Row {
+    std::string what, over, value, cause;
+    int64_t group = 1, count = 0, bytes = 0;
+  };
+  std::vector<Row> rows;
+  std::map<std::string, size_t> merged;
+  for (const BillLine& line : lines) {
+    Row row{std::string(name(line.kind)), mesh.atoms_text(line.over), line.value, line.cause, line.group, line.count, line.bytes};
+    if (!causes) {
+      const auto [it, fresh] = merged.try_emplace(row.what + " " + row.over, rows.size());
+      if (!fresh) {
+        Row& sum = rows[it->second];
+        sum.count += row.count;
+        sum.bytes += row.bytes;
+        sum.value = "";
+        continue;
+      }
+    }
+    rows.push_back(std::move(row));
+  }
+  std::string out = fmt::format("{:<15} {:<14} {:>5} {:>7} {:>15}  {}\n", "collective", "over", "group", "count", "bytes", causes ? "value" : "");
+  for (const Row& r : rows) {
+    out += fmt::format("{:<15} {:<14} {:>5} {:>7} {:>15}  {}\n", r.what, r.over, r.group, r.count, exact(r.bytes), causes ? r.value : "");
+    if (causes && !r.cause.empty()) out += fmt::format("    {}\n", r.cause);
+  }
+  if (rows.empty()) out = "no communication\n";
+  while (out.find(" \n") != std::string::npos) out.replace(out.find(" \n"), 2, "\n");
+  out += fmt::format("busiest device receives {} bytes a step ({}), all devices together {}\n", exact(bytes), bytes_text(bytes),
+                     bytes_text(bytes_all_devices));
+  return out;
+}
+
+std::string Bill::json() const {
+  nlohmann::ordered_json j;
+  j["version"] = 1;
+  j["mesh"] = nlohmann::ordered_json::object();
+  for (const Axis& axis : mesh.axes()) j["mesh"][axis.name] = axis.size;
+  j["bytes"] = bytes;
+  j["bytes_all_devices"] = bytes_all_devices;
+  j["busiest_device"] = busiest_device;
+  j["peak_bytes"] = peak_bytes;
+  j["flops"] = flops;
+  j["collectives"] = nlohmann::ordered_json::array();
+  for (const BillLine& line : lines) {
+    nlohmann::ordered_json c;
+    c["op"] = std::string(name(line.kind));
+    c["axes"] = nlohmann::ordered_json::array();
+    std::string axis;
+    for (const Axis& a : mesh.axes()) {
+      const AtomSet part = AtomSet::of(a.atoms) & line.over;
+      if (!part.empty()) c["axes"].push_back(mesh.atoms_text(part));
+    }
+    c["group"] = line.group;
+    c["count"] = line.count;
+    c["bytes"] = line.bytes;
+    c["bytes_all_devices"] = line.bytes_all;
+    c["lower_bound"] = line.lower_bound;
+    c["value"] = line.value;
+    c["cause"] = line.cause;
+    j["collectives"].push_back(std::move(c));
+  }
+  return j.dump(2) + "\n";
+}
+
+}  // namespace meshard

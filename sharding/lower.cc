@@ -1,0 +1,102 @@
+#include "meshard/sharding/lower.h"
+
+#include "meshard/ir/rule.h"
+#include "meshard/ir/trace.h"
+
+namespace meshard {
+namespace {
+
+bool splits_a_lower_factor(const Mesh& mesh, const Function& f, const Op& op) {
+  if (op.kind != Op::apply || op.def->lower == nullptr) return false;
+  std::vector<Type> operands, results;
+  for (ValueId v : op.operands) operands.push_back(f.value(v).type);
+  for (ValueId v : op.results) results.push_back(f.value(v).type);
+  const BoundRule rule = bind_rule(*op.def, op.attributes, operands, results, op.source);
+  for (size_t i = 0; i < op.operands.size(); ++i) {
+    FactorAtoms atoms(rule.factors.size());
+    pour_layout(mesh, rule, rule.operands[i], *f.value(op.operands[i]).layout, atoms);
+    for (size_t k = 0; k < atoms.size(); ++k) {
+      if (rule.factors[k].lower && !atoms[k].empty()) return true;
+    }
+  }
+  return false;
+}
+
+// Copies function `source` to the end of `out`, ops for which `lowered` says so replaced by their lowering.
+void copy_lowered(Program& out, const Function& source, const std::vector<bool>& lowered) {
+  out.functions.push_back(Function{source.name, {}, {}, source.param_info, {}, {}});
+  const int index_in_out = static_cast<int>(out.functions.size()) - 1;
+  Builder builder(out, index_in_out);
+  Function& f = out.functions.back();
+  std::vector<ValueId> map(source.values.size(), ValueId::none);
+  const auto keep = [&](ValueId v, int op) {
+    ValueInfo info = source.value(v);
+    info.op = op;
+    f.values.push_back(std::move(info));
+    map[index(v)] = ValueId(static_cast<int32_t>(f.values.size()) - 1);
+    return map[index(v)];
+  };
+  for (ValueId v : source.params) f.params.push_back(keep(v, -1));
+  for (ParamInfo& info : f.param_info) {
+    if (info.of != ValueId::none) info.of = map[index(info.of)];
+  }
+  for (size_t i = 0; i < source.ops.size(); ++i) {
+    const Op& op = source.ops[i];
+    if (!lowered[i]) {
+      Op copy = op;
+      for (ValueId& v : copy.operands) v = v == ValueId::none ? v : map[index(v)];
+      for (ValueId& v : copy.results) v = keep(v, static_cast<int>(f.ops.size()));
+      f.ops.push_back(std::move(copy));
+      continue;
+    }
+    std::vector<Value> operands;
+    for (ValueId v : op.operands) operands.emplace_back(&builder, map[index(v)]);
+    builder.set_source(op.source);
+    Lowering lowering(builder, op.attributes, operands, source.value(op.results[0]).name);
+    op.def->lower(lowering);
+    MESHARD_CHECK(lowering.results().size() == op.results.size(), "a lowering sets every result of its op");
+    for (size_t r = 0; r < op.results.size(); ++r) {
+      const ValueInfo& old = source.value(op.results[r]);
+      const Value made = lowering.results()[r];
+      MESHARD_CHECK(made.type() == old.type, "a lowering keeps the types of its op");
+      ValueInfo& value = f.value(made.id());
+      value.name = old.name;
+      if (old.pinned) {
+        value.layout = old.layout;
+        value.pinned = true;
+      }
+      map[index(op.results[r])] = made.id();
+    }
+  }
+  for (const Return& r : source.returns) {
+    f.returns.push_back({map[index(r.value)], r.in_place == ValueId::none ? r.in_place : map[index(r.in_place)]});
+  }
+}
+
+}  // namespace
+
+Program lower(const Program& program, bool* changed) {
+  const Mesh& mesh = *program.mesh;
+  *changed = false;
+  Program out;
+  out.table = program.table;
+  out.mesh = program.mesh;
+  for (const Function& f : program.functions) {
+    std::vector<bool> lowered(f.ops.size());
+    bool any = false;
+    for (size_t i = 0; i < f.ops.size(); ++i) any |= lowered[i] = splits_a_lower_factor(mesh, f, f.ops[i]);
+    if (!any) {
+      out.functions.push_back(f);
+      continue;
+    }
+    *changed = true;
+    copy_lowered(out, f, lowered);
+    // What pinned nothing is for propagate to say again, with the new ops in place.
+    for (ValueInfo& v : out.functions.back().values) {
+      if (!v.pinned) v.layout = std::nullopt;
+    }
+  }
+  return out;
+}
+
+}  // namespace meshard

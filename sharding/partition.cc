@@ -1,0 +1,463 @@
+#include "meshard/sharding/partition.h"
+
+#include <fmt/format.h>
+
+#include <map>
+
+#include "meshard/ir/parse.h"
+#include "meshard/sharding/bill.h"
+#include "meshard/sharding/choose.h"
+
+namespace meshard {
+namespace {
+
+// One function's partitioned form, while it is being written.
+class FunctionPartitioner;
+
+class Partitioner {
+ public:
+  Partitioner(const Program& program, const PartitionOptions& options, const Origins* origins)
+      : in_(program), mesh_(*program.mesh), options_(options), origins_(origins), costs_(mesh_), done_(program.functions.size(), -1) {
+    out_.table = program.table;
+    out_.mesh = program.mesh;
+  }
+
+  Program run() {
+    std::vector<std::optional<Layout>> none(in_.main().params.size());
+    function(static_cast<int>(in_.functions.size()) - 1, none);
+    return std::move(out_);
+  }
+
+  // Index in the output of input function f. At the first call its parameters take the layouts that `offered` names,
+  // where they are not pinned; later calls reshard to them.
+  int function(int f, const std::vector<std::optional<Layout>>& offered);
+
+  const Program& in_;
+  const Mesh& mesh_;
+  const PartitionOptions& options_;
+  const Origins* origins_;
+  Program out_;
+  ReshardCosts costs_;
+  std::vector<int> done_;
+};
+
+class FunctionPartitioner {
+ public:
+  FunctionPartitioner(Partitioner& parent, int function)
+      : parent_(parent), index_(function), in_(parent.in_.functions[static_cast<size_t>(function)]), mesh_(parent.mesh_),
+        users_(users(in_)), copies_(in_.values.size()) {
+    out_.name = in_.name;
+    out_.param_info = in_.param_info;
+    returned_.resize(in_.values.size());
+    for (const Return& r : in_.returns) returned_[index(r.value)] = true;
+  }
+
+  Function run(const std::vector<std::optional<Layout>>& offered) {
+    for (size_t p = 0; p < in_.params.size(); ++p) {
+      const ValueInfo& v = in_.value(in_.params[p]);
+      Layout layout = *v.layout;
+      // A pinned layout binds. Otherwise what the first caller has is taken, unless it can be had split further for nothing.
+      if (!v.pinned && offered[p]) {
+        const auto& entry = parent_.costs_.get(v.type.shape, *offered[p], layout);
+        if (!entry.possible || entry.elements > 0) layout = *offered[p];
+      }
+      out_.params.push_back(add_value(v, v.name, layout, -1));
+      copies_[index(in_.params[p])] = {out_.params.back()};
+    }
+    for (ParamInfo& info : out_.param_info) {
+      if (info.of != ValueId::none) info.of = copies_[index(info.of)][0];
+    }
+    for (const Op& op : in_.ops) {
+      op_ = &op;
+      switch (op.kind) {
+        case Op::apply: apply(op); break;
+        case Op::call:
+        case Op::repeat: call(op); break;
+        case Op::wait: throw UserError(op.source, "wait belongs to a local program; partition takes a global one");
+      }
+    }
+    op_ = nullptr;
+    finish();
+    return std::move(out_);
+  }
+
+ private:
+  const Type& type(ValueId v) const { return in_.value(v).type; }
+  const Layout& layout(ValueId out) const { return *out_.value(out).layout; }
+
+  ValueId add_value(const ValueInfo& like, std::string name, const Layout& layout, int op) {
+    ValueInfo v = like;
+    v.name = std::move(name);
+    v.layout = layout;
+    v.pinned = false;
+    v.op = op;
+    out_.values.push_back(std::move(v));
+    return ValueId(static_cast<int32_t>(out_.values.size()) - 1);
+  }
+
+  std::string copy_name(ValueId v) {
+    return fmt::format("{}@{}", in_.value(v).name, ++copy_count_[index(v)]);
+  }
+
+  std::string text(const Layout& l) const { return l.str(mesh_); }
+
+  // Why a reshard stands where it does, in one sentence.
+  std::string cause(ValueId v, const Layout& from, const Layout& to, std::string_view reader) const {
+    const ValueInfo& value = in_.value(v);
+    std::string made = "it is an argument";
+    if (value.op >= 0) made = fmt::format("it is made by {}", op_text(in_.ops[static_cast<size_t>(value.op)]));
+    std::string who;
+    if (parent_.origins_ != nullptr) {
+      for (AtomId a : (to.split() - from.split()).list()) {
+        who += fmt::format("; {} on it comes from {}", mesh_.axis_of(a).name, parent_.origins_->source(parent_.in_, index_, v, a));
+        break;
+      }
+    }
+    return fmt::format("{} as {}; {} as {}{}", reader, text(to), made, text(from), who);
+  }
+
+  std::string op_text(const Op& op) const {
+    if (op.kind != Op::apply) return fmt::format("call {} as {}", parent_.in_.functions[static_cast<size_t>(op.callee)].name, op.prefix);
+    std::string s = std::string(op.def->name);
+    for (size_t i = 0; i < op.operands.size(); ++i) s += fmt::format("{} %{}", i ? "," : "", in_.value(op.operands[i]).name);
+    if (op.source.known()) s += fmt::format(" ({})", op.source.str());
+    return s;
+  }
+
+  // Appends the steps from one copy to `to`; the last value is called `name` (empty: the next X@k).
+  ValueId emit_steps(ValueId v, ValueId from, const Layout& to, const std::string& name, const std::string& why) {
+    const auto& entry = parent_.costs_.get(type(v).shape, layout(from), to);
+    if (!entry.possible) {
+      throw UserError(in_.value(v).source, fmt::format("%{} {} cannot become {}: {}", in_.value(v).name, text(layout(from)), text(to),
+                                                       reshard_obstacle(mesh_, layout(from), to)));
+    }
+    const std::vector<ReshardStep> steps = entry.steps;
+    ValueId last = from;
+    for (size_t i = 0; i < steps.size(); ++i) {
+      const bool is_last = i + 1 == steps.size();
+      Op op;
+      op.def = &parent_.in_.table->collective(steps[i].kind);
+      op.operands = {last};
+      op.over = steps[i].over;
+      op.source = op_ != nullptr ? op_->source : in_.value(v).source;
+      op.cause = why;
+      op.asked = asked_;
+      if (op_ != nullptr) op.guard = op_->guard;
+      last = add_value(in_.value(v), is_last && !name.empty() ? name : copy_name(v), steps[i].to, static_cast<int>(out_.ops.size()));
+      op.results = {last};
+      out_.ops.push_back(std::move(op));
+    }
+    return last;
+  }
+
+  // A value made by an op without operands is made anew wherever another layout of it is read.
+  bool remade(ValueId v) const {
+    const int op = in_.value(v).op;
+    if (op < 0) return false;
+    const Op& maker = in_.ops[static_cast<size_t>(op)];
+    return maker.kind == Op::apply && maker.operands.empty();
+  }
+
+  ValueId remake(ValueId v, const Layout& to) {
+    Op op = in_.ops[static_cast<size_t>(in_.value(v).op)];
+    const bool first = copies_[index(v)].empty();
+    const ValueId made = add_value(in_.value(v), first ? in_.value(v).name : copy_name(v), to, static_cast<int>(out_.ops.size()));
+    op.results = {made};
+    out_.ops.push_back(std::move(op));
+    copies_[index(v)].push_back(made);
+    return made;
+  }
+
+  // A copy of v in layout `to`, made where there is none from the cheapest there is. With a `name` the copy is not shared.
+  ValueId fetch(ValueId v, const Layout& to, const std::string& why, const std::string& name = "") {
+    auto& copies = copies_[index(v)];
+    for (ValueId c : copies) {
+      if (layout(c) == to) return c;
+    }
+    if (remade(v)) return remake(v, to);
+    const int64_t impossible = INT64_MAX;
+    int64_t least = impossible;
+    ValueId best = copies[0];
+    for (ValueId c : copies) {
+      const auto& entry = parent_.costs_.get(type(v).shape, layout(c), to);
+      if (entry.possible && entry.elements < least) {
+        least = entry.elements;
+        best = c;
+      }
+    }
+    const ValueId made = emit_steps(v, best, to, name, cause(v, layout(best), to, why));
+    if (name.empty()) copies.push_back(made);
+    return made;
+  }
+
+  void apply(const Op& op) {
+    if (op.def->collective) {
+      throw UserError(op.source, fmt::format("{} is an op of local programs; in a global one write reshard and a layout", op.def->name));
+    }
+    if (op.def->identity) return identity(op);
+    if (op.operands.empty()) return;  // made where it is read
+    std::vector<Type> operand_types, result_types;
+    for (ValueId v : op.operands) operand_types.push_back(type(v));
+    for (ValueId v : op.results) result_types.push_back(type(v));
+    const BoundRule rule = bind_rule(*op.def, op.attributes, operand_types, result_types, op.source);
+    std::vector<OperandView> operands;
+    for (ValueId v : op.operands) {
+      const ValueInfo& info = in_.value(v);
+      OperandView o{v, info.type, {}, info.layout->without_pending(), binds(v), remade(v), may_pend(v)};
+      for (ValueId c : copies_[index(v)]) o.copies.push_back(layout(c));
+      operands.push_back(std::move(o));
+    }
+    std::vector<ResultView> results;
+    for (ValueId v : op.results) results.push_back({type(v), *in_.value(v).layout, in_.value(v).pinned});
+    const Choice choice = choose(mesh_, *op.def, rule, operands, results, parent_.costs_);
+
+    Op local = op;
+    const std::string reader = fmt::format("{} reads %{{}}", op_text(op));
+    for (size_t i = 0; i < op.operands.size(); ++i) {
+      local.operands[i] = fetch(op.operands[i], choice.operands[i], fmt::format(fmt::runtime(reader), in_.value(op.operands[i]).name));
+    }
+    for (size_t r = 0; r < op.results.size(); ++r) {
+      const ValueId v = op.results[r];
+      local.results[r] = add_value(in_.value(v), in_.value(v).name, choice.results[r], static_cast<int>(out_.ops.size()));
+      copies_[index(v)] = {local.results[r]};
+    }
+    out_.ops.push_back(std::move(local));
+    for (ValueId v : op.results) settle(v);
+  }
+
+  // What is pinned is brought there at once, and that copy is what readers see.
+  void settle(ValueId v) {
+    const ValueInfo& info = in_.value(v);
+    if (!info.pinned || copies_[index(v)].empty() || layout(copies_[index(v)][0]) == *info.layout) return;
+    asked_ = true;
+    const ValueId pinned = fetch(v, *info.layout, fmt::format("%{} is laid out", info.name));
+    asked_ = false;
+    copies_[index(v)] = {pinned};
+  }
+
+  // use, grad, reshard and the like: the operand in the result's layout, under the result's name.
+  void identity(const Op& op) {
+    const ValueId from = op.operands[0], to = op.results[0];
+    const ValueInfo& info = in_.value(to);
+    if (copies_[index(from)].empty()) fetch(from, *in_.value(from).layout, "");
+    Layout target = *info.layout;
+    // With no layout of its own, it is what its operand is; a role that nobody gave reduces nothing.
+    if (!info.pinned) target = layout(copies_[index(from)][0]);
+    const std::string why = fmt::format("{} is", op.def->role == Role::none ? "%" + info.name : fmt::format("the {} of %{}", name(op.def->role), in_.value(from).name));
+    asked_ = info.pinned;
+    const ValueId copy = fetch(from, target, why, info.name);
+    asked_ = false;
+    copies_[index(to)] = {copy};
+    // A vanished role hands its name on where the operand was made for nothing else, so that results keep their names.
+    ValueInfo& held = out_.value(copy);
+    if (held.op >= 0 && held.name == in_.value(from).name && users_[index(from)].size() == 1 && !returned_[index(from)] &&
+        out_.find(info.name) == ValueId::none) {
+      held.name = info.name;
+    }
+  }
+
+  bool binds(ValueId v) const {
+    const int op = in_.value(v).op;
+    return op >= 0 && in_.ops[static_cast<size_t>(op)].kind == Op::apply && in_.ops[static_cast<size_t>(op)].def->role == Role::use &&
+           in_.value(v).pinned;
+  }
+
+  // Whether every reader of v could take it while a sum is pending: else it is reduced anyway, and once is best.
+  bool may_pend(ValueId v) const {
+    if (returned_[index(v)]) return false;
+    for (int u : users_[index(v)]) {
+      const Op& op = in_.ops[static_cast<size_t>(u)];
+      if (op.kind != Op::apply) return false;
+      if (op.def->identity) continue;
+      bool linear = false;
+      for (const auto& group : op.def->linear) {
+        for (int i : group) linear |= op.operands[static_cast<size_t>(i)] == v;
+      }
+      if (!linear) return false;
+    }
+    return true;
+  }
+
+  void call(const Op& op) {
+    std::vector<std::optional<Layout>> offered(op.operands.size());
+    for (size_t a = 0; a < op.operands.size(); ++a) {
+      const ValueId v = op.operands[a];
+      if (v == ValueId::none || remade(v)) continue;
+      for (ValueId c : copies_[index(v)]) {
+        if (!layout(c).is_pending()) {
+          offered[a] = layout(c);
+          break;
+        }
+      }
+    }
+    Op local = op;
+    local.callee = parent_.function(op.callee, offered);
+    const Function& callee = parent_.out_.functions[static_cast<size_t>(local.callee)];
+    for (size_t a = 0; a < op.operands.size(); ++a) {
+      if (op.operands[a] == ValueId::none) continue;
+      const Layout wanted = *callee.value(callee.params[a]).layout;
+      local.operands[a] = fetch(op.operands[a], wanted, fmt::format("call {} reads %{}", op.prefix, in_.value(op.operands[a]).name));
+    }
+    for (size_t r = 0; r < op.results.size(); ++r) {
+      const ValueId v = op.results[r];
+      local.results[r] = add_value(in_.value(v), in_.value(v).name, *callee.value(callee.returns[r].value).layout, static_cast<int>(out_.ops.size()));
+      copies_[index(v)] = {local.results[r]};
+    }
+    out_.ops.push_back(std::move(local));
+    for (ValueId v : op.results) settle(v);
+  }
+
+  void finish() {
+    const bool is_main = &in_ == &parent_.in_.main();
+    for (const Return& r : in_.returns) {
+      const ValueInfo& info = in_.value(r.value);
+      if (copies_[index(r.value)].empty()) fetch(r.value, info.layout->without_pending(), "");
+      Layout target = layout(copies_[index(r.value)][0]);
+      ValueId in_place = ValueId::none;
+      if (r.in_place != ValueId::none) {
+        in_place = copies_[index(r.in_place)][0];
+        target = layout(in_place);
+        asked_ = true;
+      } else if (info.pinned) {
+        target = *info.layout;
+        asked_ = true;
+      } else if (target.is_pending()) {
+        target = best_whole(r.value);
+      }
+      const std::string why = is_main ? "the program returns it" : fmt::format("{} returns it", in_.name);
+      const ValueId value = fetch(r.value, target, why);
+      asked_ = false;
+      out_.returns.push_back({value, in_place});
+    }
+    // Constants that nobody read do not come back; nothing else is dropped.
+  }
+
+  // A returned value that is pending: reduced to what propagation wanted, or to what it is without its sums.
+  Layout best_whole(ValueId v) {
+    for (ValueId c : copies_[index(v)]) {
+      if (!layout(c).is_pending()) return layout(c);
+    }
+    const Layout made = layout(copies_[index(v)][0]).without_pending(), wanted = in_.value(v).layout->without_pending();
+    const auto& to_made = parent_.costs_.get(type(v).shape, layout(copies_[index(v)][0]), made);
+    const int64_t made_elements = to_made.elements;
+    const auto& to_wanted = parent_.costs_.get(type(v).shape, layout(copies_[index(v)][0]), wanted);
+    return to_wanted.possible && to_wanted.elements <= made_elements ? wanted : made;
+  }
+
+  Partitioner& parent_;
+  int index_;
+  const Function& in_;
+  const Mesh& mesh_;
+  std::vector<std::vector<int>> users_;
+  std::vector<std::vector<ValueId>> copies_;  // of each value of the input, in the output; [0] as made or pinned
+  std::map<size_t, int> copy_count_;
+  std::vector<bool> returned_;
+  Function out_;
+  const Op* op_ = nullptr;
+  bool asked_ = false;  // the reshard at hand is written: a role, a pinned value, an in-place return
+};
+
+int Partitioner::function(int f, const std::vector<std::optional<Layout>>& offered) {
+  int& done = done_[static_cast<size_t>(f)];
+  if (done < 0) {
+    Function made = FunctionPartitioner(*this, f).run(offered);
+    out_.functions.push_back(std::move(made));  // after the functions it calls
+    done = static_cast<int>(out_.functions.size()) - 1;
+  }
+  return done;
+}
+
+}  // namespace
+
+PartitionOptions parse_mode(std::string_view text) {
+  if (text == "auto") return {};
+  if (text == "explicit") return {Mode::explicit_only, 0};
+  if (text.starts_with("budget=")) {
+    int64_t bytes = 0;
+    const std::string_view digits = text.substr(7);
+    const bool numeric = !digits.empty() && digits.size() < 18 && digits.find_first_not_of("0123456789") == digits.npos;
+    for (char c : numeric ? digits : std::string_view()) bytes = bytes * 10 + (c - '0');
+    if (numeric) return {Mode::budget, bytes};
+  }
+  throw UserError(fmt::format("--mode is \"{}\"; write auto, explicit, or budget=BYTES (a whole number)", text));
+}
+
+Program partition(const Program& program, const PartitionOptions& options, const Origins* origins) {
+  if (!program.mesh) throw UserError("partition needs a mesh; write a line \"mesh data=2, model=2\" or give --mesh");
+  Program local = Partitioner(program, options, origins).run();
+  if (options.mode == Mode::automatic) return local;
+  const Bill bill = make_bill(local);
+  if (options.mode == Mode::budget && bill.bytes > options.budget_bytes) {
+    throw UserError(fmt::format("the program moves {} bytes on its busiest device, over the budget of {}", bill.bytes, options.budget_bytes),
+                    {bill.table(true)});
+  }
+  if (options.mode == Mode::explicit_only) {
+    std::vector<std::string> notes;
+    for (const BillLine& line : bill.lines) {
+      if (line.asked) continue;
+      notes.push_back(fmt::format("{} over {} of {}, {} bytes: {}", name(line.kind), bill.mesh.atoms_text(line.over), line.value, line.bytes, line.cause));
+    }
+    if (!notes.empty()) throw UserError(fmt::format("explicit mode: {} collectives are not written in the program; write a reshard or a layout for each", notes.size()), notes);
+  }
+  return local;
+}
+
+Program erase(const Program& program) {
+  Program out;
+  out.table = program.table;
+  for (const Function& f : program.functions) {
+    Function g;
+    g.name = f.name;
+    g.param_info = f.param_info;
+    std::vector<ValueId> map(f.values.size(), ValueId::none);
+    const auto keep = [&](ValueId v, int op) {
+      ValueInfo info = f.value(v);
+      info.layout = std::nullopt;
+      info.pinned = false;
+      info.op = op;
+      info.name = fmt::format("v{}", g.values.size());
+      g.values.push_back(std::move(info));
+      return map[index(v)] = ValueId(static_cast<int32_t>(g.values.size()) - 1);
+    };
+    for (ValueId v : f.params) g.params.push_back(keep(v, -1));
+    // Constants are made where they are first read, as in a local program.
+    std::vector<const Op*> constants(f.values.size(), nullptr);
+    std::map<std::string, ValueId, std::less<>> made;  // by base name: X and X@1 are one constant
+    const auto read = [&](ValueId v) {
+      if (v == ValueId::none) return v;
+      if (map[index(v)] == ValueId::none && constants[index(v)] != nullptr) {
+        const std::string base(base_name(f.value(v).name));
+        if (const auto it = made.find(base); it != made.end()) return map[index(v)] = it->second;
+        Op copy = *constants[index(v)];
+        copy.results = {keep(v, static_cast<int>(g.ops.size()))};
+        made[base] = copy.results[0];
+        g.ops.push_back(std::move(copy));
+      }
+      return map[index(v)];
+    };
+    for (ParamInfo& info : g.param_info) {
+      if (info.of != ValueId::none) info.of = map[index(info.of)];
+    }
+    for (const Op& op : f.ops) {
+      if (op.kind == Op::apply && op.def->identity) {
+        map[index(op.results[0])] = read(op.operands[0]);
+        continue;
+      }
+      if (op.kind == Op::apply && op.operands.empty()) {
+        constants[index(op.results[0])] = &op;
+        continue;
+      }
+      Op copy = op;
+      for (ValueId& v : copy.operands) v = read(v);
+      for (ValueId& v : copy.results) v = keep(v, static_cast<int>(g.ops.size()));
+      copy.cause.clear();
+      if (copy.kind != Op::apply) copy.prefix = fmt::format("c{}", g.ops.size());
+      g.ops.push_back(std::move(copy));
+    }
+    for (const Return& r : f.returns) g.returns.push_back({read(r.value), r.in_place == ValueId::none ? r.in_place : map[index(r.in_place)]});
+    out.functions.push_back(std::move(g));
+  }
+  return out;
+}
+
+}  // namespace meshard
