@@ -23,6 +23,7 @@ class Scanner {
   // Skips blanks, and comments from "#" or "//" to the end of the line; newlines too unless stop_at_newline was set.
   void skip();
   void stop_at_newline(bool stop) { stop_at_newline_ = stop; }
+  bool stops_at_newline() const { return stop_at_newline_; }
 
   bool at_end();                          // nothing but blanks (and comments) is left
   bool at_newline();                      // the next character is a newline (only when stop_at_newline)

@@ -57,6 +57,17 @@ struct AxisCut {
   Place place;
 };
 
+// A part of an axis as a text names it: the factors from one cut to another, 1 and the axis's size for the whole axis. An axis
+// of size 1 has no atoms, yet its name must not stand twice in a layout: so texts are compared as parts, not as atoms.
+struct AxisPart {
+  const Axis* axis = nullptr;
+  int64_t from = 1, to = 1;
+  Place place;
+
+  bool overlaps(const AxisPart& other) const;
+  std::string str() const;  // "model", "model:2", "model:(2)4"
+};
+
 class Mesh {
  public:
   Mesh() = default;  // one device, no axes
@@ -97,18 +108,24 @@ class Mesh {
   std::string atoms_text(std::span<const AtomId> atoms) const;
   std::string atoms_text(AtomSet atoms) const { return atoms_text(atoms.list()); }
   // Parses what atoms_text prints, with or without parentheses around one axis. Errors: unknown axis, a part that does
-  // not divide, an axis twice.
-  Atoms parse_atoms(Scanner& in) const;
+  // not divide, an axis twice (also twice with what `used` holds, to which the parts are added).
+  Atoms parse_atoms(Scanner& in, std::vector<AxisPart>* used = nullptr) const;
 
  private:
-  void finish();
+  AxisPart parse_part(Scanner& in) const;
+  AxisPart parse_part(Scanner& in, const Axis& axis, const Place& place) const;  // what follows "model:"
+  Atoms atoms_of(const AxisPart& part) const;
+  void set_factors(const std::vector<std::vector<int64_t>>& factors);  // one list per axis
+  friend std::vector<AxisCut> find_cuts(std::string_view text, std::string_view file, const Mesh& mesh);
+
   std::vector<Axis> axes_;
   std::vector<int64_t> atom_sizes_, atom_stride_;
   std::vector<int> atom_axis_;
   int64_t size_ = 1;
 };
 
-// The axis parts a text names ("model:2", "model:(2)4"), found by a scan for NAME:INTEGER and NAME:(INTEGER)INTEGER.
+// The axis parts a text names ("model:2", "model:(2)4"), found by a scan for NAME:INTEGER and NAME:(INTEGER)INTEGER with the
+// name of an axis of the mesh. A part that does not divide its axis is an error; one of an axis of size 1 is nothing.
 std::vector<AxisCut> find_cuts(std::string_view text, std::string_view file, const Mesh& mesh);
 
 }  // namespace meshard
