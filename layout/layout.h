@@ -38,9 +38,11 @@ struct Layout {
   explicit Layout(int rank) : dims(static_cast<size_t>(rank)) {}   // whole everywhere
   static Layout open(int rank);                                    // "?" everywhere
 
-  // `rank` dimensions are expected; -1 takes what is written ("..." is then an error). Errors at the place: unknown axis
-  // (with a suggestion), an axis used twice, wrong number of entries ("layout has 3 entries, the tensor 2 dimensions").
-  static Layout parse(Scanner& in, const Mesh& mesh, int rank);
+  // `rank` dimensions are expected; -1 takes what is written ("..." is then an error), kAnyRank too, where "..." may stand for
+  // nothing. Errors at the place: unknown axis (with a suggestion), an axis used twice, wrong number of entries (layout
+  // [data, model, -] has 3 entries, but block.0.up [64,256] has 2 dimensions; `tensor` is what has them).
+  static constexpr int kAnyRank = -2;
+  static Layout parse(Scanner& in, const Mesh& mesh, int rank, std::string_view tensor = "the tensor");
   static Layout parse(std::string_view text, const Mesh& mesh, int rank = -1, std::string_view file = "layout");
   std::string str(const Mesh& mesh) const;
 
