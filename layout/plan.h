@@ -9,10 +9,11 @@
 //   block.*.down        [model, -]                                      # one layout for all four
 //   router.* optional   [-, -]                                          # may match nothing
 //
-// A parameter has four roles: use (what ops read), grad, state (of the optimizer), store (between steps). Left out: store =
-// use, state = store, grad = state. `*` matches one part of a dotted name, or a piece of one. For each role the first line
-// that matches a name decides; a line that matches nothing is an error unless `optional`; what nothing matches is
-// replicated if it is a parameter, and open otherwise. An activation's line is what its consumers read.
+// A parameter has four roles: use (what ops read), grad, state (of the optimizer), store (between steps). `*` matches one
+// part of a dotted name, or a piece of one. For each role the first line that matches a name and gives the role decides, so
+// that a line for many names may lay out one role of all of them. A role that no line gives follows: store = use, state =
+// store, grad = state. A line that matches nothing is an error unless `optional`; what nothing matches is replicated if it is
+// a parameter, and open otherwise. An activation's line is what its consumers read.
 #pragma once
 
 #include <optional>
@@ -48,7 +49,7 @@ class Plan {
  public:
   Plan() = default;  // everything replicated or open
 
-  // Reads a plan. Syntax errors give file:line:column. Axis names are checked by bind().
+  // Reads a plan. Syntax errors give file:line:column. Axis names and parts are checked by bind().
   static Plan parse(std::string_view text, std::string_view file = "plan");
 
   const std::string& file() const { return file_; }
@@ -60,7 +61,7 @@ class Plan {
   // at all, or an axis that the plan names and the mesh lacks.
   Mesh bind(const std::optional<Mesh>& given) const;
 
-  // The layout of `name`, of `rank` dimensions, in a role (none: an input or activation), with the left-out rules above;
+  // The layout of `name`, of this shape, in a role (none: an input or activation), with the left-out rules above;
   // nullopt: no line matches. `where`, if not null, is set to the place that decided. Errors: wrong rank and the like,
   // naming the tensor and its shape.
   std::optional<Layout> find(std::string_view name, const Shape& shape, Role role, const Mesh& mesh, Place* where = nullptr) const;
@@ -69,6 +70,9 @@ class Plan {
   void check_all_match(std::span<const std::string> names) const;
 
  private:
+  const PlanLine::Entry* entry(std::string_view name, Role role) const;
+  Layout layout(const PlanLine::Entry& entry, const Mesh& mesh, int rank, std::string_view tensor) const;
+
   std::string file_, text_;
   std::vector<PlanLine> lines_;
   std::optional<Mesh> mesh_;
