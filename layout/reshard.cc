@@ -113,14 +113,11 @@ std::string reshard_obstacle(const Mesh& mesh, const Layout& from, const Layout&
     return fmt::format("{} cannot become {}: {}", from.str(mesh), to.str(mesh), why);
   };
   if (from.rank() != to.rank()) return cannot(fmt::format("they have {} and {} dimensions", from.rank(), to.rank()));
-  for (int k = 0; k < kReductions; ++k) {
-    const Reduction kind{static_cast<uint8_t>(k)};
+  for (Reduction kind : {Reduction::sum, Reduction::max, Reduction::min}) {
     const AtomSet made = to.pending_of(kind) - from.pending_of(kind);
     if (AtomSet other = made & from.pending_atoms(); !other.empty()) {
-      const AtomId atom = other.list().front();
       Reduction was = Reduction::sum;
-      for (Reduction r : {Reduction::sum, Reduction::max, Reduction::min})
-        if (from.pending_of(r).has(atom)) was = r;
+      while ((from.pending_of(was) & other).empty()) was = Reduction{static_cast<uint8_t>(static_cast<int>(was) + 1)};
       return cannot(fmt::format("a pending {} over {} cannot turn into a pending {}", name(was),
                                 mesh.atoms_text(from.pending_of(was) & made), name(kind)));
     }
@@ -185,9 +182,9 @@ std::vector<ReshardStep> plan_reshard(const Mesh& mesh, const Shape& shape, cons
     }
   }
 
-  if (at == target) return steps;
   // An exchange needs no slice before it: each rank receives its own part only, and more ranks hold what it needs.
-  if (move_step(mesh, slice_ahead(at, target), target).kind != Collective::exchange) slice();
+  const Layout ahead = slice_ahead(at, target);
+  if (ahead == target || move_step(mesh, ahead, target).kind != Collective::exchange) slice();
   if (at != target) go(move_step(mesh, at, target));
   return steps;
 }

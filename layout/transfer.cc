@@ -24,7 +24,8 @@ class Exchange {
   Transfer of(Rank self) const {
     Transfer result;
     const Rect wanted = local_rect(mesh_, shape_, step_.to, self), held = local_rect(mesh_, shape_, step_.from, self);
-    for (Rank holder : Group(mesh_, AtomSet::of(splits_), self).ranks()) {
+    const Group holders(mesh_, AtomSet::of(splits_), self);
+    for (Rank holder : holders.ranks()) {
       const Rect piece = holder == self ? held : local_rect(mesh_, shape_, step_.from, holder);
       const Rect part = intersect(wanted, piece);
       if (part.elements() == 0) continue;
