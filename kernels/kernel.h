@@ -10,8 +10,10 @@
 // Accumulation is in f32 for f32 and bf16, in f64 for f64.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -33,6 +35,7 @@ struct KernelOperand {
 };
 
 struct KernelSpec {
+  std::deque<std::string> names;  // what the factors' names point into, where the maker of the spec keeps them here
   const Attributes* attributes = nullptr;
   std::vector<KernelFactor> factors;
   std::vector<KernelOperand> operands, results;

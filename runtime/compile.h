@@ -1,0 +1,41 @@
+// compile: the pipeline on one page. From the global program and a plan to what each rank runs:
+//
+//   pin -> propagate -> lower -> partition -> flatten -> plan memory
+//
+//   Compiled step = compile(trace.program(), plan, Mesh::parse("data=2, model=2"));
+//   fmt::print("{}", step.bill.table(false));
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "meshard/ir/pass.h"
+#include "meshard/layout/plan.h"
+#include "meshard/sharding/bill.h"
+#include "meshard/sharding/partition.h"
+
+namespace meshard {
+
+struct CompileOptions {
+  PartitionOptions partition;
+  PassOptions passes;
+  int threads = 1;  // of each kernel: workspaces depend on it
+};
+
+struct Compiled {
+  Program global;    // as traced, pinned
+  Program local;     // what every rank runs
+  Bill bill;         // peak_bytes is set
+  std::string digest_text;  // compared across ranks before the first collective
+  std::vector<PassTime> times;
+};
+
+// `mesh` overrides the plan's. Errors are UserErrors naming the plan's or the program's line.
+Compiled compile(const Program& program, const Plan& plan, const std::optional<Mesh>& mesh, const CompileOptions& options = {});
+// For a program text with layouts of its own and a mesh line.
+Compiled compile(const Program& program, const CompileOptions& options = {});
+// A local program as it stands (already partitioned).
+Compiled compile_local(const Program& local, const CompileOptions& options = {});
+
+}  // namespace meshard

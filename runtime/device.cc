@@ -1,0 +1,203 @@
+#include "meshard/runtime/device.h"
+
+#include <fmt/format.h>
+
+#include "meshard/ir/rule.h"
+
+namespace meshard {
+namespace {
+
+int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+// Whether the rects, one after the other, are exactly the row-major elements of `whole`.
+bool concatenates(const std::vector<Rect>& parts, const Rect& whole) {
+  int64_t next = 0;
+  for (const Rect& part : parts) {
+    if (part.elements() == 0) continue;
+    // Contiguous in `whole`: size 1 up to some dimension, full after it.
+    int64_t offset = 0;
+    bool narrow = true;
+    for (size_t d = 0; d < whole.dims.size(); ++d) {
+      offset = offset * whole.dims[d].size + part.dims[d].begin - whole.dims[d].begin;
+      const bool full = part.dims[d].size == whole.dims[d].size;
+      if (!full && !narrow) return false;
+      if (part.dims[d].size != 1) narrow = false;
+    }
+    if (offset != next) return false;
+    next += part.elements();
+  }
+  return next == whole.elements();
+}
+
+ReshardStep reshard_step(const Flat& flat, const FlatStep& step) {
+  ReshardStep s;
+  s.kind = *step.op->def->collective;
+  s.over = step.op->over;
+  s.from = flat.values[static_cast<size_t>(step.operands[0])].layout;
+  s.to = flat.values[static_cast<size_t>(step.results[0])].layout;
+  for (int k = 0; k < kReductions; ++k) {
+    const auto kind = static_cast<Reduction>(k);
+    if (!(s.from.pending_of(kind) - s.to.pending_of(kind)).empty()) s.reduction = kind;
+  }
+  return s;
+}
+
+}  // namespace
+
+int64_t CollectiveStep::staging_bytes() const {
+  return (stage_send ? aligned(send_elements * element_bytes) : 0) + (stage_receive ? aligned(receive_elements * element_bytes) : 0);
+}
+
+CollectiveStep plan_collective(const Mesh& mesh, const Flat& flat, const FlatStep& step, Rank rank) {
+  CollectiveStep c;
+  const FlatValue& from = flat.values[static_cast<size_t>(step.operands[0])];
+  const ReshardStep s = reshard_step(flat, step);
+  const Shape& shape = from.type.shape;
+  c.group = Group(mesh, s.over, rank);
+  c.element_bytes = size_bytes(from.type.dtype);
+  c.call.kind = s.kind;
+  c.call.reduction = s.reduction;
+  c.call.dtype = from.type.dtype;
+  const Rect held = local_rect(mesh, shape, s.from, rank), wanted = local_rect(mesh, shape, s.to, rank);
+  switch (s.kind) {
+    case Collective::slice:
+      c.keep.push_back({held, wanted, wanted});
+      return c;
+    case Collective::all_reduce:
+      c.call.send_elements = held.elements();
+      return c;
+    case Collective::all_gather: {
+      std::vector<Rect> parts;
+      for (Rank peer : c.group.ranks()) parts.push_back(local_rect(mesh, shape, s.from, peer));
+      c.stage_receive = !concatenates(parts, wanted);
+      for (const Rect& part : parts) {
+        if (c.stage_receive && part.elements() > 0) c.unpack.push_back({part, wanted, part, c.receive_elements, 0});
+        c.counts.push_back(part.elements());
+        c.receive_elements += part.elements();
+      }
+      return c;
+    }
+    case Collective::reduce_scatter: {
+      std::vector<Rect> parts;
+      for (Rank peer : c.group.ranks()) parts.push_back(local_rect(mesh, shape, s.to, peer));
+      c.stage_send = !concatenates(parts, held);
+      for (const Rect& part : parts) {
+        if (c.stage_send && part.elements() > 0) c.pack.push_back({held, part, part, 0, c.send_elements});
+        c.counts.push_back(part.elements());
+        c.send_elements += part.elements();
+      }
+      return c;
+    }
+    case Collective::all_to_all:
+    case Collective::permute:
+    case Collective::exchange: {
+      const Transfer t = transfer(mesh, shape, s, rank);
+      c.stage_send = c.stage_receive = true;
+      c.counts.assign(static_cast<size_t>(c.group.size()), 0);
+      c.send_counts = c.counts;
+      const auto member = [&](Rank peer) {
+        for (int i = 0; i < c.group.size(); ++i) {
+          if (c.group[i] == peer) return static_cast<size_t>(i);
+        }
+        throw InternalError("a transfer leaves its group");
+      };
+      for (const Piece& p : t.sends) {
+        c.pack.push_back({held, p.part, p.part, 0, c.send_elements});
+        c.send_elements += p.part.elements();
+        c.send_counts[member(p.peer)] += p.part.elements();
+      }
+      for (const Piece& p : t.receives) {
+        c.unpack.push_back({p.part, wanted, p.part, c.receive_elements, 0});
+        c.receive_elements += p.part.elements();
+        c.counts[member(p.peer)] += p.part.elements();
+      }
+      for (const Rect& part : t.keeps) c.keep.push_back({held, wanted, part});
+      return c;
+    }
+    default: throw InternalError("this collective is no step of a program");
+  }
+}
+
+KernelSpec kernel_spec(const Mesh& mesh, const Flat& flat, const FlatStep& step, Rank rank, int threads) {
+  const Op& op = *step.op;
+  std::vector<Type> operands, results;
+  std::vector<Layout> operand_layouts, result_layouts;
+  for (int v : step.operands) {
+    operands.push_back(flat.values[static_cast<size_t>(v)].type);
+    operand_layouts.push_back(flat.values[static_cast<size_t>(v)].layout);
+  }
+  for (int v : step.results) {
+    results.push_back(flat.values[static_cast<size_t>(v)].type);
+    result_layouts.push_back(flat.values[static_cast<size_t>(v)].layout);
+  }
+  const BoundRule rule = bind_rule(*op.def, op.attributes, operands, results, op.source);
+  std::string why;
+  const auto split = find_split(mesh, *op.def, rule, operand_layouts, result_layouts, &why);
+  MESHARD_CHECK(split.has_value(), fmt::format("{}: {}", step.place, why));
+  KernelSpec spec;
+  spec.attributes = &op.attributes;
+  spec.threads = threads;
+  for (size_t k = 0; k < rule.factors.size(); ++k) {
+    const Atoms& atoms = split->atoms[k];
+    const Block b = block(rule.factors[k].size, mesh.parts(atoms), mesh.position(rank, atoms));
+    spec.factors.push_back({{}, b.size, rule.factors[k].size, b.begin});
+  }
+  for (size_t i = 0; i < step.operands.size(); ++i) {
+    const FlatValue& v = flat.values[static_cast<size_t>(step.operands[i])];
+    spec.operands.push_back({{v.type.dtype, v.local}, rule.operands[i]});
+  }
+  for (size_t i = 0; i < step.results.size(); ++i) {
+    const FlatValue& v = flat.values[static_cast<size_t>(step.results[i])];
+    spec.results.push_back({{v.type.dtype, v.local}, rule.results[i]});
+  }
+  // The names are the kernel's only while it prepares; they live in the rule.
+  for (size_t k = 0; k < rule.factors.size(); ++k) spec.names.push_back(rule.factors[k].name);
+  for (size_t k = 0; k < rule.factors.size(); ++k) spec.factors[k].name = spec.names[k];
+  return spec;
+}
+
+namespace {
+
+std::shared_ptr<const Prepared> prepare(const KernelSpec& spec, const Op& op, const ExecutorOptions& options) {
+  Prepared p;
+  if (!options.reference && op.def->cpu != nullptr) p = op.def->cpu(spec);
+  if (!p.run) {
+    MESHARD_CHECK(op.def->reference != nullptr, fmt::format("op {} has no kernel", op.def->name));
+    p = op.def->reference(spec);
+  }
+  return std::make_shared<const Prepared>(std::move(p));
+}
+
+}  // namespace
+
+PlannedDevice plan_device(const Program& local, Rank rank, const ExecutorOptions& options) {
+  const Mesh& mesh = *local.mesh;
+  PlannedDevice d;
+  d.rank = rank;
+  d.flat = flatten(local, rank);
+  KernelCache cache;
+  d.kernels.resize(d.flat.steps.size());
+  d.collectives.resize(d.flat.steps.size());
+  d.scratch_bytes.resize(d.flat.steps.size());
+  for (size_t i = 0; i < d.flat.steps.size(); ++i) {
+    const FlatStep& step = d.flat.steps[i];
+    if (step.kind == FlatStep::kernel) {
+      std::shared_ptr<const Prepared>& kernel = cache[step.op];
+      if (kernel == nullptr) kernel = prepare(kernel_spec(mesh, d.flat, step, rank, options.threads), *step.op, options);
+      d.kernels[i] = kernel;
+      d.scratch_bytes[i] = kernel->workspace_bytes;
+    } else if (step.kind == FlatStep::collective) {
+      d.collectives[i] = std::make_unique<CollectiveStep>(plan_collective(mesh, d.flat, step, rank));
+      d.scratch_bytes[i] = d.collectives[i]->staging_bytes();
+    }
+  }
+  d.memory = plan_memory(d.flat, d.scratch_bytes);
+  return d;
+}
+
+int64_t largest_peak_bytes(const Program& local, int threads) {
+  // Block 0 of every split is a largest one, so device 0 holds the most of everything.
+  return plan_device(local, Rank{0}, {.threads = threads}).memory.peak_bytes();
+}
+
+}  // namespace meshard

@@ -1,0 +1,276 @@
+#include "meshard/runtime/executor.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "meshard/runtime/device.h"
+
+namespace meshard {
+namespace {
+
+void run_copies(const std::vector<RectCopy>& copies, const std::byte* from, std::byte* to, int64_t element_bytes) {
+  for (const RectCopy& c : copies) {
+    copy_rect(from + c.from_offset * element_bytes, c.from, to + c.to_offset * element_bytes, c.to, c.part, element_bytes);
+  }
+}
+
+Rect whole_rect(const Shape& shape) {
+  Rect r;
+  for (int64_t d : shape.dims) r.dims.push_back({0, d});
+  return r;
+}
+
+}  // namespace
+
+struct Executor::Device {
+  PlannedDevice plan;
+  Communicator* comm = nullptr;
+  State* state = nullptr;
+  int state_device = 0;
+  Buffer input, arena;
+  std::vector<std::byte*> values;   // of each flat value
+  std::vector<std::byte*> scratch;  // of each step
+  struct Pointers {
+    std::vector<void*> operands, results;
+  };
+  std::vector<Pointers> pointers;   // of each step
+  std::vector<int64_t> rounds;      // of each loop_begin
+
+  void bind() {
+    const Flat& flat = plan.flat;
+    input = Buffer(plan.memory.input_bytes);
+    arena = Buffer(plan.memory.arena_bytes);
+    for (size_t v = 0; v < flat.values.size(); ++v) {
+      const Slot& slot = plan.memory.values[v];
+      std::byte* base = slot.base == Slot::input ? input.data() : arena.data();
+      std::byte* at = base + slot.offset;
+      if (slot.base == Slot::state) {
+        int root = static_cast<int>(v);
+        while (flat.values[static_cast<size_t>(root)].alias >= 0) root = flat.values[static_cast<size_t>(root)].alias;
+        MESHARD_CHECK(state != nullptr, "a program with parameters needs a State");
+        at = static_cast<std::byte*>(state->view(flat.values[static_cast<size_t>(root)].name, state_device).data);
+      }
+      values.push_back(at);
+    }
+    rounds.resize(flat.steps.size());
+    pointers.resize(flat.steps.size());
+    for (size_t i = 0; i < flat.steps.size(); ++i) {
+      const FlatStep& step = flat.steps[i];
+      scratch.push_back(arena.data() + plan.memory.scratch[i].offset);
+      for (int v : step.operands) pointers[i].operands.push_back(values[static_cast<size_t>(v)]);
+      for (int v : step.results) pointers[i].results.push_back(values[static_cast<size_t>(v)]);
+      if (plan.collectives[i] != nullptr) bind_collective(i);
+    }
+  }
+
+  void bind_collective(size_t i) {
+    CollectiveStep& c = *plan.collectives[i];
+    std::byte* send = scratch[i];
+    std::byte* receive = scratch[i] + (c.stage_send ? (c.send_elements * c.element_bytes + kAlignment - 1) / kAlignment * kAlignment : 0);
+    c.call.group = &c.group;
+    c.call.send = c.stage_send ? static_cast<void*>(send) : pointers[i].operands[0];
+    c.call.receive = c.stage_receive ? static_cast<void*>(receive) : pointers[i].results[0];
+    c.call.counts = c.counts;
+    c.call.send_counts = c.send_counts;
+    c.call.label = plan.flat.values[static_cast<size_t>(plan.flat.steps[i].results[0])].name;
+  }
+
+  void start(size_t i) {
+    CollectiveStep& c = *plan.collectives[i];
+    const auto* from = static_cast<const std::byte*>(pointers[i].operands[0]);
+    auto* to = static_cast<std::byte*>(pointers[i].results[0]);
+    if (c.stage_send) run_copies(c.pack, from, static_cast<std::byte*>(const_cast<void*>(c.call.send)), c.element_bytes);
+    run_copies(c.keep, from, to, c.element_bytes);
+    if (c.call.kind != Collective::slice) c.ticket = comm->start(c.call);
+  }
+
+  void finish(size_t i) {
+    CollectiveStep& c = *plan.collectives[i];
+    if (c.call.kind != Collective::slice) comm->wait(c.ticket);
+    if (c.stage_receive) run_copies(c.unpack, static_cast<const std::byte*>(c.call.receive), static_cast<std::byte*>(pointers[i].results[0]), c.element_bytes);
+  }
+
+  void copy(size_t i) {
+    const FlatValue& v = plan.flat.values[static_cast<size_t>(plan.flat.steps[i].results[0])];
+    const auto bytes = static_cast<size_t>(v.local.elements() * size_bytes(v.type.dtype));
+    if (bytes > 0) std::copy_n(static_cast<const std::byte*>(pointers[i].operands[0]), bytes, static_cast<std::byte*>(pointers[i].results[0]));
+  }
+
+  int find_param(std::string_view name) const {
+    for (int v : plan.flat.params) {
+      if (plan.flat.values[static_cast<size_t>(v)].name == name) return v;
+    }
+    return -1;
+  }
+  int find_result(std::string_view name) const {
+    for (int v : plan.flat.results) {
+      const std::string& have = plan.flat.values[static_cast<size_t>(v)].name;
+      if (have == name || base_name(have) == name) return v;
+    }
+    std::vector<std::string> known;
+    for (int v : plan.flat.results) known.emplace_back(base_name(plan.flat.values[static_cast<size_t>(v)].name));
+    throw UserError(fmt::format("the program returns no \"{}\"{}", name, did_you_mean(name, known)));
+  }
+};
+
+Executor::Executor(const Compiled& program, State* state, std::span<Communicator* const> devices, const ExecutorOptions& options) {
+  program_ = std::make_unique<Program>(program.local);
+  const Mesh& mesh = *program_->mesh;
+  if (devices.empty() || (devices[0]->size() != mesh.size())) {
+    throw UserError(fmt::format("the mesh {} has {} devices, but {} ranks are running; start {} ranks or change --mesh", mesh.str(), mesh.size(),
+                                devices.empty() ? 0 : devices[0]->size(), mesh.size()));
+  }
+  agree_on_text(*devices[0], "program", program.digest_text);
+  for (size_t i = 0; i < devices.size(); ++i) {
+    auto device = std::make_unique<Device>();
+    device->plan = plan_device(*program_, devices[i]->rank(), options);
+    device->comm = devices[i];
+    device->state = state;
+    device->state_device = static_cast<int>(i);
+    devices_.push_back(std::move(device));
+  }
+  for (auto& device : devices_) device->bind();
+}
+
+Executor::~Executor() = default;
+
+void Executor::set_input(std::string_view name, const View& global) {
+  for (auto& device : devices_) {
+    const int v = device->find_param(name);
+    if (v < 0 || device->plan.flat.values[static_cast<size_t>(v)].kind != ParamInfo::input) {
+      std::vector<std::string> known;
+      for (int p : device->plan.flat.params) {
+        if (device->plan.flat.values[static_cast<size_t>(p)].kind == ParamInfo::input) known.push_back(device->plan.flat.values[static_cast<size_t>(p)].name);
+      }
+      throw UserError(fmt::format("the program has no input \"{}\"{}", name, did_you_mean(name, known)));
+    }
+    const FlatValue& value = device->plan.flat.values[static_cast<size_t>(v)];
+    const Type given{global.dtype, global.shape};
+    if (given != value.type) throw UserError(fmt::format("input {} is {}, the program takes {}", name, given.str(), value.type.str()));
+    if (device == devices_.front()) check_bounds(name, global);
+    const Rect mine = local_rect(*program_->mesh, value.type.shape, value.layout, device->plan.rank);
+    copy_rect(global.data, whole_rect(value.type.shape), device->values[static_cast<size_t>(v)], mine, mine, size_bytes(value.type.dtype));
+  }
+}
+
+void Executor::check_bounds(std::string_view name, const View& global) const {
+  const Function& main = program_->main();
+  const int64_t below = main.value(main.find(name)).below;
+  if (below == 0 || global.dtype != Dtype::i32) return;
+  for (int64_t i = 0; i < global.elements(); ++i) {
+    const int32_t x = global.as<int32_t>()[i];
+    if (x >= 0 && x < below) continue;
+    std::string where;
+    int64_t rest = i;
+    for (int d = global.shape.rank(); d-- > 0;) {
+      where = fmt::format("{}{}{}", rest % global.shape[d], where.empty() ? "" : ",", where);
+      rest /= global.shape[d];
+    }
+    throw UserError(fmt::format("{}[{}] is {}, not in 0 .. {}", name, where, x, below - 1));
+  }
+}
+
+void Executor::set_scalar(std::string_view name, double value) {
+  const Function& main = program_->main();
+  const ValueId v = main.find(name);
+  const Dtype dtype = v == ValueId::none ? Dtype::f32 : main.value(v).type.dtype;
+  alignas(8) std::byte storage[8];
+  const View view{storage, dtype, Shape{}};
+  write_doubles(&value, view);
+  set_input(name, view);
+}
+
+void Executor::run() {
+  const std::vector<FlatStep>& steps = devices_.front()->plan.flat.steps;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    size_t next = i;
+    switch (steps[i].kind) {
+      case FlatStep::loop_begin:
+        for (auto& d : devices_) {
+          d->rounds[i] = 0;
+          if (steps[i].counter >= 0) *reinterpret_cast<int32_t*>(d->values[static_cast<size_t>(steps[i].counter)]) = 0;
+        }
+        if (steps[i].count == 0) next = static_cast<size_t>(steps[i].partner);
+        break;
+      case FlatStep::loop_end: {
+        const auto begin = static_cast<size_t>(steps[i].partner);
+        for (auto& d : devices_) {
+          ++d->rounds[begin];
+          if (steps[i].counter >= 0) *reinterpret_cast<int32_t*>(d->values[static_cast<size_t>(steps[i].counter)]) = static_cast<int32_t>(d->rounds[begin]);
+        }
+        if (devices_.front()->rounds[begin] < steps[i].count) next = begin;
+        break;
+      }
+      default:
+        for (auto& d : devices_) {
+          switch (d->plan.flat.steps[i].kind) {
+            case FlatStep::kernel:
+              d->plan.kernels[i]->run({d->pointers[i].operands, d->pointers[i].results, d->scratch[i]});
+              break;
+            case FlatStep::copy: d->copy(i); break;
+            case FlatStep::collective: d->start(i); break;
+            default: break;
+          }
+        }
+        for (auto& d : devices_) {
+          const FlatStep& step = d->plan.flat.steps[i];
+          if (step.kind == FlatStep::collective && !step.start) d->finish(i);
+          if (step.kind == FlatStep::wait) d->finish(static_cast<size_t>(step.partner));
+        }
+    }
+    if (observer_) {
+      for (size_t d = 0; d < devices_.size(); ++d) observer_(static_cast<int>(d), devices_[d]->plan.flat, static_cast<int>(i));
+    }
+    i = next;
+  }
+}
+
+double Executor::scalar(std::string_view name) const {
+  const View v = result(name, 0);
+  if (v.elements() != 1) throw UserError(fmt::format("result {} has shape {}, it is no scalar", name, v.shape.str()));
+  double value = 0;
+  read_doubles(v, &value);
+  return value;
+}
+
+View Executor::result(std::string_view name, int device) const {
+  const Device& d = *devices_[static_cast<size_t>(device)];
+  const int v = d.find_result(name);
+  const FlatValue& value = d.plan.flat.values[static_cast<size_t>(v)];
+  return {d.values[static_cast<size_t>(v)], value.type.dtype, value.local};
+}
+
+View Executor::value(int device, int v) const {
+  const Device& d = *devices_[static_cast<size_t>(device)];
+  const FlatValue& value = d.plan.flat.values[static_cast<size_t>(v)];
+  return {d.values[static_cast<size_t>(v)], value.type.dtype, value.local};
+}
+
+const Layout& Executor::result_layout(std::string_view name) const {
+  const Device& d = *devices_.front();
+  return d.plan.flat.values[static_cast<size_t>(d.find_result(name))].layout;
+}
+
+std::vector<double> Executor::whole(std::string_view name) const {
+  std::vector<Rank> ranks;
+  std::vector<View> blocks;
+  for (size_t d = 0; d < devices_.size(); ++d) {
+    ranks.push_back(devices_[d]->plan.rank);
+    blocks.push_back(result(name, static_cast<int>(d)));
+  }
+  const Device& d = *devices_.front();
+  const FlatValue& v = d.plan.flat.values[static_cast<size_t>(d.find_result(name))];
+  return put_together(*program_->mesh, v.type.shape, v.layout, ranks, blocks);
+}
+
+int64_t Executor::allocated_bytes(int device) const {
+  const Device& d = *devices_[static_cast<size_t>(device)];
+  return d.input.bytes() + d.arena.bytes() + (d.state != nullptr ? d.state->bytes(device) : 0);
+}
+
+const MemoryPlan& Executor::memory(int device) const { return devices_[static_cast<size_t>(device)]->plan.memory; }
+
+void Executor::set_observer(std::function<void(int, const Flat&, int)> observer) { observer_ = std::move(observer); }
+
+}  // namespace meshard

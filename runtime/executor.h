@@ -1,0 +1,64 @@
+// Executor: runs a compiled program on this process's devices: one under MPI, all of the mesh in lockstep, step by step.
+// Everything is prepared in the constructor; run() allocates nothing, hashes nothing and dispatches through one pointer a step.
+//
+//   Executor run(compiled, state, comms);               // one communicator per device of this process
+//   run.set_input("tokens", View{tokens.data(), Dtype::i32, {32, 128}});   // global; each device copies its block
+//   run.run();
+//   double loss = run.scalar("loss");
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "meshard/collectives/communicator.h"
+#include "meshard/runtime/compile.h"
+#include "meshard/runtime/memory.h"
+#include "meshard/runtime/state.h"
+
+namespace meshard {
+
+struct ExecutorOptions {
+  int threads = 1;        // of each kernel
+  bool reference = false; // plain kernels only: the slow twin
+};
+
+class Executor {
+ public:
+  // `state` may be null for programs without parameters. Before the first collective the digests of all ranks are compared.
+  Executor(const Compiled& program, State* state, std::span<Communicator* const> devices, const ExecutorOptions& options = {});
+  ~Executor();
+  Executor(const Executor&) = delete;
+
+  // Copies each device's block of a global input. Errors: unknown name (with suggestion), other type or shape, an integer outside of its
+  // bounds ("tokens[1,3] is 300, not below 257").
+  void set_input(std::string_view name, const View& global);
+  void set_scalar(std::string_view name, double value);  // an input of shape []
+  void run();
+
+  // A result of main: a scalar (of the first device here), or the block of device i.
+  double scalar(std::string_view name) const;
+  View result(std::string_view name, int device = 0) const;
+  const Layout& result_layout(std::string_view name) const;
+  // The whole result, put together from all devices of this process (lockstep), pending sums done.
+  std::vector<double> whole(std::string_view name) const;
+
+  // Bytes per device that this executor has allocated, with its State: equal to the plan's peak.
+  int64_t allocated_bytes(int device) const;
+  const MemoryPlan& memory(int device) const;
+  // Called after every step with the device, the step's index and name; for traces and checks. Null: nothing.
+  void set_observer(std::function<void(int device, const Flat&, int step)> observer);
+
+  // The block of any flat value of a device, for observers.
+  View value(int device, int flat_value) const;
+
+ private:
+  struct Device;
+  void check_bounds(std::string_view name, const View& global) const;
+  std::unique_ptr<Program> program_;
+  std::vector<std::unique_ptr<Device>> devices_;
+  std::function<void(int, const Flat&, int)> observer_;
+};
+
+}  // namespace meshard
