@@ -24,8 +24,8 @@ Value add(Value a, Value b, Where where = Where::current());
 Value sub(Value a, Value b, Where where = Where::current());
 Value mul(Value a, Value b, Where where = Where::current());
 Value div(Value a, Value b, Where where = Where::current());
-Value maximum(Value a, Value b, Where where = Where::current());  // where equal, the gradient goes to a
-Value minimum(Value a, Value b, Where where = Where::current());
+Value maximum(Value a, Value b, Where where = Where::current());  // no gradient
+Value minimum(Value a, Value b, Where where = Where::current());  // no gradient
 
 // Elementwise: [...] -> [...].
 Value scale(Value x, double factor, Where where = Where::current());    // factor x
@@ -47,14 +47,15 @@ Value convert(Value x, Dtype dtype, Where where = Where::current());     // x it
 // size 1: "b t d -> b t 1". The mean divides by the global count.
 Value sum(Value x, std::string_view rule = "... -> ", Where where = Where::current());
 Value mean(Value x, std::string_view rule = "... -> ", Where where = Where::current());
-Value max(Value x, std::string_view rule = "... -> ", Where where = Where::current());
-Value min(Value x, std::string_view rule = "... -> ", Where where = Where::current());
+Value max(Value x, std::string_view rule = "... -> ", Where where = Where::current());  // no gradient
+Value min(Value x, std::string_view rule = "... -> ", Where where = Where::current());  // no gradient
 Value sum_squares(Value x, Where where = Where::current());              // [...] -> []
 
 // Dimensions. reshape: "b t (h e) -> b t h e" with {{"h", 4}}; a merged dimension has its factors major first.
-// transpose: "b t h e -> b h t e".
+// transpose: "b t h e -> b h t e". broadcast: "b d -> b t d" with {{"t", 5}}.
 Value reshape(Value x, std::string_view rule, Attributes sizes = {}, Where where = Where::current());
 Value transpose(Value x, std::string_view rule, Where where = Where::current());
+Value broadcast(Value x, std::string_view rule, Attributes sizes, Where where = Where::current());
 Value take(Value x, Value i, Where where = Where::current());            // [k, ...], i32[] -> [...], 0 <= i < k
 
 // Layers.
@@ -62,7 +63,7 @@ Value embedding(Value ids, Value table, Where where = Where::current());  // i32
 Value softmax(Value x, Where where = Where::current());                   // [..., c], rows over c
 Value layer_norm(Value x, Value weight, Value bias, double eps = 1e-5, Where where = Where::current());  // [..., d], [d], [d]
 Value rms_norm(Value x, Value weight, double eps = 1e-5, Where where = Where::current());                // [..., d], [d]
-// Rotates pairs (i, i + e/2) of [..., t, e] by t theta^(-2i/e), t the global position.
+// Rotates the pairs (j, j + e/2) of [..., t, e] by the angle t theta^(-2j/e), t the global position.
 Value rope(Value x, double theta = 10000, Where where = Where::current());
 // softmax(q k^T / sqrt(e)) v: q [b, h, t, e], k and v [b, h, s, e] -> [b, h, t, e]. Grouped: q [b, g, r, t, e] with r query
 // heads for each of the g heads of k and v [b, g, s, e]. Causal: position t sees s <= t.
@@ -82,7 +83,7 @@ Value random_uniform(Builder& builder, Type type, int64_t seed, std::string_view
 // One step of AdamW on a weight, all of one shape: w, m, v, g [...], rate, scale, step []. g is multiplied by `scale` first
 // (clipping); `step` counts from 1. Returns the new w, m, v.
 struct AdamwOptions {
-  double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0;
+  double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, decay = 0;  // decay: of the weights, times the rate
 };
 std::array<Value, 3> adamw(Value w, Value m, Value v, Value g, Value rate, Value scale, Value step,
                            AdamwOptions options, Where where = Where::current());

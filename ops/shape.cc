@@ -1,0 +1,140 @@
+// Ops that move elements and compute nothing.
+#include <array>
+
+#include "meshard/kernels/cpu/cpu.h"
+#include "meshard/kernels/reference/reference.h"
+#include "meshard/ops/functions.h"
+#include "meshard/ops/gradients.h"
+#include "meshard/ops/ops.h"
+
+namespace meshard {
+namespace {
+
+std::string reshape_rule(std::span<const Type>, const Attributes& attributes) {
+  check_none_lost("reshape", attributes.text("rule"));
+  check_none_made("reshape", attributes.text("rule"));
+  return std::string(attributes.text("rule"));
+}
+
+std::string transpose_rule(std::span<const Type>, const Attributes& attributes) {
+  check_none_lost("transpose", attributes.text("rule"));
+  check_none_made("transpose", attributes.text("rule"));
+  return std::string(attributes.text("rule"));
+}
+
+std::string turned_round(std::string_view text) {
+  Rule rule = Rule::parse(text);
+  std::swap(rule.operands, rule.results);
+  return rule.str();
+}
+
+std::string broadcast_rule(std::span<const Type>, const Attributes& attributes) {
+  check_none_lost("broadcast", attributes.text("rule"));
+  return std::string(attributes.text("rule"));
+}
+
+void broadcast_vjp(Vjp& v) { v.set(0, sum(v.cotangent(), turned_round(v.attributes().text("rule")))); }
+
+void reshape_vjp(Vjp& v) {
+  const BoundRule rule = bind_rule(reshape_op(), v.attributes(), std::array{v.operand().type()}, {}, v.builder().source());
+  // Dimensions of several factors in the result are taken apart again, which needs the sizes of all but one.
+  Attributes sizes;
+  for (const BoundRule::Dim& dim : rule.results[0])
+    for (size_t i = 0; i + 1 < dim.size(); ++i)
+      sizes.set(rule.factors[static_cast<size_t>(dim[i])].name, rule.factors[static_cast<size_t>(dim[i])].size);
+  v.set(0, reshape(v.cotangent(), turned_round(v.attributes().text("rule")), sizes));
+}
+
+void transpose_vjp(Vjp& v) { v.set(0, transpose(v.cotangent(), turned_round(v.attributes().text("rule")))); }
+
+}  // namespace
+
+const OpDef& reshape_op() {
+  static const OpDef def = {
+      .name = "reshape",
+      .purpose = "the same elements in the same order: dimensions split into factors, merged, or of size 1",
+      .rule_for = reshape_rule,
+      .attributes = {{"rule", std::string(), true}},
+      .linear = {{0}},
+      .in_place = {{0, 0}},
+      .remake = true,
+      .flops_per_point = 0,
+      .vjp = reshape_vjp,
+      .reference = reference::reshape,
+      .cpu = cpu::reshape,
+      .cases = {{"f32[5,6]", "{h = 2, rule = \"t (h e) -> t h e\"}", "f32[5,2,3]"},
+                {"f32[5,2,3]", "{rule = \"t h e -> t (h e)\"}", "f32[5,6]"},
+                {"f32[3,4,5]", "{rule = \"b h e -> (b h) e\"}", "f32[12,5]"},
+                {"f32[12]", "{h = 2, rule = \"(h e) -> h 1 e\"}", "f32[2,1,6]"},
+                {"f32[5,1,3]", "{rule = \"t 1 d -> t d\"}", "f32[5,3]"},
+                {"f32[5,3]", "{rule = \"... d -> ... d 1\"}", "f32[5,3,1]"},
+                {"f32[0,6]", "{h = 2, rule = \"t (h e) -> t h e\"}", "f32[0,2,3]"},
+                {"f32[17,48]", "{h = 3, rule = \"t (h e) -> t h e\"}"}},
+  };
+  return def;
+}
+
+const OpDef& transpose_op() {
+  static const OpDef def = {
+      .name = "transpose",
+      .purpose = "the dimensions in another order",
+      .rule_for = transpose_rule,
+      .attributes = {{"rule", std::string(), true}},
+      .linear = {{0}},
+      .flops_per_point = 0,
+      .vjp = transpose_vjp,
+      .reference = reference::transpose,
+      .cpu = cpu::transpose,
+      .cases = {{"f32[5,3]", "{rule = \"a b -> b a\"}", "f32[3,5]"},
+                {"f32[2,5,3,1]", "{rule = \"b t h e -> b h t e\"}", "f32[2,3,5,1]"},
+                {"f32[2,5,3]", "{rule = \"... a b -> ... b a\"}", "f32[2,3,5]"},
+                {"f32[2,3,4]", "{rule = \"a b c -> c a b\"}", "f32[4,2,3]"},
+                {"f32[0,3]", "{rule = \"a b -> b a\"}", "f32[3,0]"},
+                {"f32[67,35]", "{rule = \"a b -> b a\"}"},
+                {"f32[2,9,5,16]", "{rule = \"b t h e -> b h t e\"}"}},
+  };
+  return def;
+}
+
+const OpDef& broadcast_op() {
+  static const OpDef def = {
+      .name = "broadcast",
+      .purpose = "repeated along the names that only the result has, whose sizes are attributes",
+      .rule_for = broadcast_rule,
+      .attributes = {{"rule", std::string(), true}},
+      .linear = {{0}},
+      .remake = true,
+      .flops_per_point = 0,
+      .vjp = broadcast_vjp,
+      .reference = reference::transpose,
+      .cpu = cpu::transpose,
+      .cases = {{"f32[5,3]", "{rule = \"b d -> b t d\", t = 4}", "f32[5,4,3]"},
+                {"f32[]", "{a = 5, b = 3, rule = \" -> a b\"}", "f32[5,3]"},
+                {"f32[5,3]", "{rule = \"b d -> d t b\", t = 1}", "f32[3,1,5]"},
+                {"f32[5,1]", "{rule = \"b 1 -> b t\", t = 3}", "f32[5,3]"},
+                {"f32[5,3]", "{rule = \"b d -> b t d\", t = 0}", "f32[5,0,3]"},
+                {"f32[33,65]", "{rule = \"b d -> b t d\", t = 3}"}},
+  };
+  return def;
+}
+
+const OpDef& take_op() {
+  static const OpDef def = {
+      .name = "take",
+      .purpose = "element i of the first dimension, 0 <= i < k",
+      .rule = "k ..., -> ... | whole(k)",
+      .operand_dtypes = {std::nullopt, Dtype::i32},
+      .linear = {{0}},
+      .flops_per_point = 0,
+      .reference = reference::take,
+      .cpu = cpu::take,
+      .cases = {{"f32[4,5,3], i32[]", "", "f32[5,3]"},
+                {"f32[5], i32[]", "", "f32[]"},
+                {"f32[1,3], i32[]", "", "f32[3]", 1},
+                {"f32[4,0], i32[]", "", "f32[0]"},
+                {"f32[4,33,65], i32[]"}},
+  };
+  return def;
+}
+
+}  // namespace meshard
