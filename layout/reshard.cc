@@ -7,7 +7,9 @@
 namespace meshard {
 namespace {
 
-bool is_prefix(const Atoms& a, const Atoms& b) { return a.size() <= b.size() && std::equal(a.begin(), a.end(), b.begin()); }
+bool is_prefix(const Atoms& a, const Atoms& b) {
+  return a.size() <= b.size() && std::equal(a.begin(), a.end(), b.begin());
+}
 
 // The atoms of `b` behind those of `a`, where `a` is a prefix of `b`.
 AtomSet behind(const Atoms& a, const Atoms& b) { return AtomSet::of(std::span(b).subspan(a.size())); }
@@ -25,8 +27,8 @@ bool refines(const Layout& fine, const Layout& coarse) {
   return true;
 }
 
-// Every dimension loses a suffix or gains one, and what is lost here is gained there: each rank gets an equal share from
-// each rank of the group, whatever the order in which the atoms arrive.
+// Every dimension loses a suffix or gains one, and what is lost here is gained there: each rank gets an equal share
+// from each rank of the group, whatever the order in which the atoms arrive.
 bool swaps_suffixes(const Layout& from, const Layout& to) {
   AtomSet lost, gained;
   for (int d = 0; d < from.rank(); ++d) {
@@ -42,7 +44,8 @@ bool swaps_suffixes(const Layout& from, const Layout& to) {
   return lost == gained;
 }
 
-// Whether a rank's block of `to` is always some rank's whole block of `from`: blocks depend only on the number of parts.
+// Whether a rank's block of `to` is always some rank's whole block of `from`: blocks depend only on the number of
+// parts.
 bool same_blocks(const Mesh& mesh, const Layout& from, const Layout& to) {
   for (int d = 0; d < from.rank(); ++d)
     if (mesh.parts(from.atoms(d)) != mesh.parts(to.atoms(d))) return false;
@@ -62,14 +65,16 @@ Layout slice_ahead(Layout layout, const Layout& to) {
   for (int d = 0; d < to.rank(); ++d) {
     Atoms& atoms = layout.dims[static_cast<size_t>(d)].atoms;
     if (!is_prefix(atoms, to.atoms(d))) continue;
-    while (atoms.size() < to.atoms(d).size() && !used.has(to.atoms(d)[atoms.size()])) atoms.push_back(to.atoms(d)[atoms.size()]);
+    while (atoms.size() < to.atoms(d).size() && !used.has(to.atoms(d)[atoms.size()]))
+      atoms.push_back(to.atoms(d)[atoms.size()]);
   }
   return layout;
 }
 
-// The layout after a reduce_scatter over `scatter`, atoms that are pending in `layout` and split `to`. Where `to` goes on with them,
-// free atoms between and behind them are taken too: a rank then reduces its part of the block only. Elsewhere they go to
-// the end of their dimension, from where a later step moves them: still less than an all_reduce and that step.
+// The layout after a reduce_scatter over `scatter`, atoms that are pending in `layout` and split `to`. Where `to` goes
+// on with them, free atoms between and behind them are taken too: a rank then reduces its part of the block only.
+// Elsewhere they go to the end of their dimension, from where a later step moves them: still less than an all_reduce
+// and that step.
 Layout scatter_over(Layout layout, AtomSet scatter, Reduction kind, const Layout& to) {
   layout.pending_of(kind) = layout.pending_of(kind) - scatter;
   for (int d = 0; d < to.rank(); ++d) {
@@ -88,7 +93,8 @@ Layout scatter_over(Layout layout, AtomSet scatter, Reduction kind, const Layout
 // The one step from -> to without a reduction; the cheapest kind of call that does it.
 ReshardStep move_step(const Mesh& mesh, const Layout& from, const Layout& to) {
   ReshardStep step{.over = moved_atoms(from, to), .from = from, .to = to};
-  for (Collective kind : {Collective::slice, Collective::all_gather, Collective::all_to_all, Collective::permute, Collective::exchange}) {
+  for (Collective kind :
+       {Collective::slice, Collective::all_gather, Collective::all_to_all, Collective::permute, Collective::exchange}) {
     step.kind = kind;
     if (step_fits(mesh, step)) return step;
   }
@@ -122,16 +128,18 @@ std::string reshard_obstacle(const Mesh& mesh, const Layout& from, const Layout&
                                 mesh.atoms_text(from.pending_of(was) & made), name(kind)));
     }
     if (!made.empty())
-      return cannot(fmt::format("no reshard leaves a {} over {} pending; only an op does, such as a matrix product split along "
-                                "the dimension it sums over",
-                                name(kind), mesh.atoms_text(made)));
+      return cannot(
+          fmt::format("no reshard leaves a {} over {} pending; only an op does, such as a matrix product split along "
+                      "the dimension it sums over",
+                      name(kind), mesh.atoms_text(made)));
   }
   for (Reduction later : {Reduction::max, Reduction::min}) {
     const AtomSet done = from.pending_of(later) - to.pending_of(later);
     for (Reduction earlier : {Reduction::sum, Reduction::max}) {
       if (done.empty() || earlier >= later || to.pending_of(earlier).empty()) continue;
-      return cannot(fmt::format("the {} over {} comes before the {} over {}, so it cannot stay pending alone", name(earlier),
-                                mesh.atoms_text(to.pending_of(earlier)), name(later), mesh.atoms_text(done)));
+      return cannot(fmt::format("the {} over {} comes before the {} over {}, so it cannot stay pending alone",
+                                name(earlier), mesh.atoms_text(to.pending_of(earlier)), name(later),
+                                mesh.atoms_text(done)));
     }
   }
   return "";
@@ -142,16 +150,24 @@ bool step_fits(const Mesh& mesh, const ReshardStep& step) {
   if (from.rank() != to.rank() || step.over.empty()) return false;
   const bool moves = from.pending == to.pending && step.over == moved_atoms(from, to);
   switch (step.kind) {
-    case Collective::slice: return moves && refines(to, from);
-    case Collective::all_gather: return moves && refines(from, to);
-    case Collective::all_to_all: return moves && swaps_suffixes(from, to);
-    case Collective::permute: return moves && same_blocks(mesh, from, to);
-    case Collective::exchange: return moves;
-    case Collective::all_reduce: return finishes(from, to, step.reduction, step.over) && same_splits(from, to);
+    case Collective::slice:
+      return moves && refines(to, from);
+    case Collective::all_gather:
+      return moves && refines(from, to);
+    case Collective::all_to_all:
+      return moves && swaps_suffixes(from, to);
+    case Collective::permute:
+      return moves && same_blocks(mesh, from, to);
+    case Collective::exchange:
+      return moves;
+    case Collective::all_reduce:
+      return finishes(from, to, step.reduction, step.over) && same_splits(from, to);
     case Collective::reduce_scatter:
-      return finishes(from, to, step.reduction, step.over) && refines(to, from) && moved_atoms(from, to).contains(step.over);
+      return finishes(from, to, step.reduction, step.over) && refines(to, from) &&
+             moved_atoms(from, to).contains(step.over);
     case Collective::broadcast:
-    case Collective::barrier: return false;
+    case Collective::barrier:
+      return false;
   }
   return false;
 }

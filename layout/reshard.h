@@ -1,11 +1,11 @@
-// Reshard planner: the steps that change one layout of a tensor into another, each one collective (or a free slice), and
-// exactly which bytes each device receives in it. What is planned here is what is billed, explained and run.
+// Reshard planner: the steps that change one layout of a tensor into another, each one collective (or a free slice),
+// and exactly which bytes each device receives in it. What is planned here is what is billed, explained and run.
 //
-//   auto steps = plan_reshard(mesh, Type::parse("f32[8,4]"), from, to);
-//   for (const ReshardStep& s : steps) total += received_bytes(mesh, type, s, rank);
+//   auto steps = plan_reshard(mesh, {8, 4}, from, to);
+//   for (const ReshardStep& s : steps) total += received_elements(mesh, {8, 4}, s, rank);
 //
-// Bytes are received ones, whole numbers: all_gather n - own block; reduce_scatter (p - 1) own block; all_reduce both of
-// them over the flat local value, n + (p - 2) own; all_to_all, permute and exchange what arrives.
+// Bytes are received ones, whole numbers: all_gather n - own block; reduce_scatter (p - 1) own block; all_reduce both
+// of them over the flat local value, n + (p - 2) own; all_to_all, permute and exchange what arrives.
 #pragma once
 
 #include "meshard/base/shape.h"
@@ -16,29 +16,31 @@ namespace meshard {
 
 struct ReshardStep {
   Collective kind = Collective::slice;
-  AtomSet over;                            // the ranks that differ along these talk; for slice, the atoms that begin to split
-                                           // (reduce_scatter may slice by further atoms in the same step: they are not in over)
-  Reduction reduction = Reduction::sum;    // of all_reduce and reduce_scatter
+  AtomSet over;  // the ranks that differ along these talk; for slice, the atoms that begin to split
+                 // (reduce_scatter may slice by further atoms in the same step: they are not in over)
+  Reduction reduction = Reduction::sum;  // of all_reduce and reduce_scatter
   Layout from, to;
   bool operator==(const ReshardStep&) const = default;
 };
 
-// The atoms that stand elsewhere in the split lists of `to` than in those of `from`: for each dimension those behind what
-// the two lists begin with in common.
+// The atoms that stand elsewhere in the split lists of `to` than in those of `from`: for each dimension those behind
+// what the two lists begin with in common.
 AtomSet moved_atoms(const Layout& from, const Layout& to);
 
-// Why `from` cannot become `to` ("" if it can): a new pending sum can't be made of a whole value (that takes an add), and
-// a pending sum cannot turn into a pending max. Where a value is pending in several ways, sums come first, then max, then
-// min: a max cannot be done while a sum stays.
+// Why `from` cannot become `to` ("" if it can): a new pending sum can't be made of a whole value (that takes an add),
+// and a pending sum cannot turn into a pending max. Where a value is pending in several ways, sums come first, then
+// max, then min: a max cannot be done while a sum stays.
 std::string reshard_obstacle(const Mesh& mesh, const Layout& from, const Layout& to);
 
-// Right for every pair that reshard_obstacle allows (UserError for the others): uneven, sub-axes, moved axes, pending sums.
-// The last step's `to` is the `to` asked for, closed; no step where nothing changes. Slices first, reduces what is left
-// (scattering where the target is split by the pending axes), gathers last; where one all_gather, all_to_all or permute does
-// not do it, one exchange between pairs does. Without a reduction every rank receives what it needs and lacks, and no more.
+// Right for every pair that reshard_obstacle allows (UserError for the others): uneven, sub-axes, moved axes, pending
+// sums. The last step's `to` is the `to` asked for, closed; no step where nothing changes. Slices first, reduces what
+// is left (scattering where the target is split by the pending axes), gathers last; where one all_gather, all_to_all or
+// permute does not do it, one exchange between pairs does. Without a reduction every rank receives what it needs and
+// lacks, and no more.
 std::vector<ReshardStep> plan_reshard(const Mesh& mesh, const Shape& shape, const Layout& from, const Layout& to);
 
-// Whether the one collective step.kind over step.over (and step.reduction) makes step.to of step.from; used by the verifier.
+// Whether the one collective step.kind over step.over (and step.reduction) makes step.to of step.from; used by the
+// verifier.
 bool step_fits(const Mesh& mesh, const ReshardStep& step);
 
 // Elements that `rank` receives in a step; and the sum over all ranks (closed forms where there are, so that meshes of
@@ -52,16 +54,17 @@ int64_t busiest_received_elements(const Mesh& mesh, const Shape& shape, const Re
 // Pending axes count as copies.
 int64_t lower_bound_elements(const Mesh& mesh, const Shape& shape, const Layout& from, const Layout& to);
 
-// What `rank` exchanges with whom in an all_gather, all_to_all, permute or exchange: rectangles in global indices. A rank
-// takes what it holds itself from itself; who else needs a piece that several ranks hold takes turns over them, in the order
-// of the group, so that each sends about as often as the next. A slice only keeps.
+// What `rank` exchanges with whom in an all_gather, all_to_all, permute or exchange: rectangles in global indices. A
+// rank takes what it holds itself from itself; who else needs a piece that several ranks hold takes turns over them, in
+// the order of the group, so that each sends about as often as the next. A slice only keeps.
 struct Piece {
   Rank peer;
   Rect part;
 };
 struct Transfer {
-  std::vector<Piece> sends, receives;  // both sorted by (position of the peer in the group, place of the piece); never to or from self
-  std::vector<Rect> keeps;             // what stays on this rank
+  // Never to or from self; both sorted by the position of the peer in the group. A peer has one piece at most.
+  std::vector<Piece> sends, receives;
+  std::vector<Rect> keeps;  // what stays on this rank
 };
 Transfer transfer(const Mesh& mesh, const Shape& shape, const ReshardStep& step, Rank rank);
 

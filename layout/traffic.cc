@@ -1,5 +1,5 @@
-// How many elements the steps of a reshard move: by formula where there is one, else by counting over the coordinates of the
-// atoms that take part.
+// How many elements the steps of a reshard move: by formula where there is one, else by counting over the coordinates
+// of the atoms that take part.
 #include <algorithm>
 
 #include "meshard/layout/reshard.h"
@@ -79,8 +79,8 @@ Moved count_moved(const Mesh& mesh, const Shape& shape, const Layout& from, cons
   return moved;
 }
 
-// Elements that one rank of a group of `ranks` receives in an all_reduce of n: those of a reduce_scatter of the flat value and
-// of an all_gather of it.
+// Elements that one rank of a group of `ranks` receives in an all_reduce of n: those of a reduce_scatter of the flat
+// value and of an all_gather of it.
 int64_t all_reduce_elements(int64_t n, int64_t ranks, int64_t position) {
   return n + (ranks - 2) * block(n, ranks, position).size;
 }
@@ -92,9 +92,11 @@ int64_t received_elements(const Mesh& mesh, const Shape& shape, const ReshardSte
   switch (step.kind) {
     case Collective::all_gather:
       return local_elements(mesh, shape, step.to, rank) - local_elements(mesh, shape, step.from, rank);
-    case Collective::reduce_scatter: return (ranks - 1) * local_elements(mesh, shape, step.to, rank);
+    case Collective::reduce_scatter:
+      return (ranks - 1) * local_elements(mesh, shape, step.to, rank);
     case Collective::all_reduce:
-      return all_reduce_elements(local_elements(mesh, shape, step.from, rank), ranks, mesh.position(rank, step.over.list()));
+      return all_reduce_elements(local_elements(mesh, shape, step.from, rank), ranks,
+                                 mesh.position(rank, step.over.list()));
     case Collective::all_to_all:
     case Collective::permute:
     case Collective::exchange: {
@@ -103,7 +105,8 @@ int64_t received_elements(const Mesh& mesh, const Shape& shape, const ReshardSte
     }
     case Collective::slice:
     case Collective::broadcast:
-    case Collective::barrier: return 0;
+    case Collective::barrier:
+      return 0;
   }
   return 0;
 }
@@ -113,16 +116,19 @@ int64_t all_received_elements(const Mesh& mesh, const Shape& shape, const Reshar
   switch (step.kind) {
     case Collective::all_gather:
       return all_local_elements(mesh, shape, step.to) - all_local_elements(mesh, shape, step.from);
-    case Collective::reduce_scatter: return (ranks - 1) * all_local_elements(mesh, shape, step.to);
+    case Collective::reduce_scatter:
+      return (ranks - 1) * all_local_elements(mesh, shape, step.to);
     // The n of a group's ranks are equal and their flat blocks make n up: ranks * n + (ranks - 2) * n.
-    case Collective::all_reduce: return all_local_elements(mesh, shape, step.from) / ranks * (2 * ranks - 2);
+    case Collective::all_reduce:
+      return all_local_elements(mesh, shape, step.from) / ranks * (2 * ranks - 2);
     case Collective::all_to_all:
     case Collective::permute:
     case Collective::exchange:
       return all_local_elements(mesh, shape, step.to) - count_moved(mesh, shape, step.from, step.to).kept;
     case Collective::slice:
     case Collective::broadcast:
-    case Collective::barrier: return 0;
+    case Collective::barrier:
+      return 0;
   }
   return 0;
 }
@@ -136,16 +142,20 @@ int64_t all_received_elements(const Mesh& mesh, const Shape& shape, const std::v
 int64_t busiest_received_elements(const Mesh& mesh, const Shape& shape, const ReshardStep& step) {
   const int64_t ranks = mesh.parts(step.over);
   switch (step.kind) {
-    case Collective::reduce_scatter: return (ranks - 1) * largest_local_elements(mesh, shape, step.to);
+    case Collective::reduce_scatter:
+      return (ranks - 1) * largest_local_elements(mesh, shape, step.to);
     // Block 0 is as large as any, and some group holds the largest value.
-    case Collective::all_reduce: return all_reduce_elements(largest_local_elements(mesh, shape, step.from), ranks, 0);
+    case Collective::all_reduce:
+      return all_reduce_elements(largest_local_elements(mesh, shape, step.from), ranks, 0);
     case Collective::all_gather:
     case Collective::all_to_all:
     case Collective::permute:
-    case Collective::exchange: return count_moved(mesh, shape, step.from, step.to).busiest;
+    case Collective::exchange:
+      return count_moved(mesh, shape, step.from, step.to).busiest;
     case Collective::slice:
     case Collective::broadcast:
-    case Collective::barrier: return 0;
+    case Collective::barrier:
+      return 0;
   }
   return 0;
 }

@@ -18,7 +18,8 @@ class Exchange {
         copies_((step.over - step.from.split()).list()),
         holders_(mesh.parts(copies_)) {
     const Group group(mesh, step.over, self);
-    for (Rank r : group.ranks()) members_.push_back({r, local_rect(mesh, shape, step.to, r), mesh.position(r, splits_)});
+    for (Rank r : group.ranks())
+      members_.push_back({r, local_rect(mesh, shape, step.to, r), mesh.position(r, splits_)});
   }
 
   Transfer of(Rank self) const {
@@ -57,8 +58,8 @@ class Exchange {
     int64_t position;  // along splits_: which piece it holds
   };
 
-  // Among the ranks that hold `piece`, as `holder` does, the one that sends it to `receiver`: those that need a part of it
-  // and hold none take turns over the holders.
+  // Among the ranks that hold `piece`, as `holder` does, the one that sends it to `receiver`: those that need a part of
+  // it and hold none take turns over the holders.
   Rank sender(const Rect& piece, Rank holder, Rank receiver) const {
     if (holders_ == 1) return holder;
     const int64_t at = mesh_.position(holder, splits_);
@@ -81,7 +82,8 @@ class Exchange {
 }  // namespace
 
 Transfer transfer(const Mesh& mesh, const Shape& shape, const ReshardStep& step, Rank rank) {
-  MESHARD_CHECK(step.kind != Collective::all_reduce && step.kind != Collective::reduce_scatter, "a reduction has no transfer");
+  MESHARD_CHECK(step.kind != Collective::all_reduce && step.kind != Collective::reduce_scatter,
+                "a reduction has no transfer");
   return Exchange(mesh, shape, step, rank).of(rank);
 }
 
