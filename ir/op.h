@@ -49,9 +49,9 @@ struct OpDef {
   // Groups of operands through which a pending sum may pass, all of a group pending alike, to all results:
   // add {{0, 1}} jointly, einsum {{0}, {1}} one at a time.
   std::vector<std::vector<int>> linear;
-  // Operands where a pending sum may meet a copy held whole: none yet.
   Reduction combine = Reduction::sum;   // of reduced factors
   std::vector<std::pair<int, int>> in_place;  // {result, operand}: may share memory
+  bool zero_if_value0 = false;          // no operands; zero everywhere where `value` is 0: may be called a pending sum of anything
   bool remake = false;                  // cheap: autodiff makes it again instead of saving it
   bool random = false;
   Role role = Role::none;               // identity ops that mark a parameter's use, gradient and the optimizer's copy
@@ -71,6 +71,17 @@ struct OpDef {
   double tolerance_f64 = 1e-9, tolerance_f32 = 2e-4, tolerance_bf16 = 5e-2;  // relative to the largest magnitude
   std::vector<OpCase> cases;
 };
+
+// Throws UserError at `place` for an attribute that the op does not have (with a suggestion), one of another type, and a required
+// one that is missing. An integer is taken where a number is asked for. A factor of the rule is an integer attribute too:
+// its size. An op whose rule is not its own needs the attribute "rule".
+void check_attributes(const OpDef& def, const Attributes& attributes, const Place& place);
+
+// The types of the results; `rule`, if not null, gets the rule bound to them. `results` are the types as written: they count where
+// the op has explicit_type and are otherwise ignored. Attributes must have been checked. Errors as of bind_rule, and dtypes
+// that the op does not take: `add: operand 0 is f32[2] but operand 1 is bf16[2]; convert one of them`.
+std::vector<Type> infer_types(const OpDef& def, const Attributes& attributes, std::span<const Type> operands,
+                              std::span<const Type> results, const Place& place, BoundRule* rule = nullptr);
 
 // The ops by name, sorted. A const list: see ops/table.h.
 class OpTable {

@@ -17,6 +17,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "meshard/base/attributes.h"
@@ -39,6 +40,7 @@ struct BoundRule {
   using Dim = std::vector<int>;  // indices into factors, major first; empty: size 1
   std::vector<Factor> factors;   // in order of first appearance
   std::vector<std::vector<Dim>> operands, results;
+  bool zero = false;             // the result is zero everywhere (OpDef::zero_if_value0): it may pend as a sum over anything
 
   bool in(const std::vector<Dim>& dims, int factor) const;
   bool in_operands(int factor) const;
@@ -52,11 +54,16 @@ struct Rule {
   std::vector<Term> operands, results;
   std::vector<std::string> whole, lower;
 
+  bool names(std::string_view factor) const;  // in an operand or result
+
   static Rule parse(std::string_view text, const Place& place = {});
   std::string str() const;
 };
 
-// Binds the op's rule (its own text, or its "rule" attribute) to operand types. `results` may be empty, then they are inferred;
+// The text of an op's rule for these operands: what rule_for says, else its own, else its "rule" attribute or that one's default.
+std::string rule_text(const OpDef& def, const Attributes& attributes, std::span<const Type> operands, const Place& place);
+
+// Binds the op's rule to operand types. `results` may be empty, then they are inferred;
 // made "..." factors need them. Errors are UserErrors at `place` naming the op, both sizes and their places: einsum "b m k,
 // b k n -> b m n": factor k is 64 in operand 0 dimension 2 but 32 in operand 1 dimension 1.
 BoundRule bind_rule(const OpDef& def, const Attributes& attributes, std::span<const Type> operands,
