@@ -155,7 +155,7 @@ class MpiCommunicator : public Communicator {
     int length = static_cast<int>(text.size());
     std::vector<int> lengths(static_cast<size_t>(size_)), offsets(static_cast<size_t>(size_));
     MPI_Request request;
-    board_.enter_control("gather_text");
+    enter_control("gather_text");
     MPI_Iallgather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, control_.get(), &request);
     finish(request);
     int64_t total = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
@@ -174,7 +174,7 @@ class MpiCommunicator : public Communicator {
 
   void barrier() override {
     MPI_Request request;
-    board_.enter_control("barrier");
+    enter_control("barrier");
     MPI_Ibarrier(control_.get(), &request);
     finish(request);
     board_.leave_control();
@@ -203,6 +203,11 @@ class MpiCommunicator : public Communicator {
     log_.end(ended_);
   }
 
+  void enter_control(std::string_view what) {
+    board_.enter_control(what);
+    control_now_ = what;
+  }
+
   void finish(MPI_Request& request) {
     watchdog_.until([&request] {
       int done = 0;
@@ -217,7 +222,7 @@ class MpiCommunicator : public Communicator {
     if (now_ != nullptr) {
       text += fmt::format("{} over {}, call {}", call_text(*now_), ranks_text(now_->group->ranks()), ended_);
     } else {
-      text += "a control message to all ranks";
+      text += fmt::format("{} of all ranks", control_now_);
     }
     std::span<const Rank> ranks = now_ != nullptr ? now_->group->ranks() : std::span<const Rank>(everyone_);
     text += fmt::format(", waited {:.3g} s; {}\n", waited, board_.news(ranks));
@@ -242,6 +247,7 @@ class MpiCommunicator : public Communicator {
   size_t next_ = 0;
   Ticket ended_ = 0;                    // calls that are carried out
   const CollectiveCall* now_ = nullptr; // the one being carried out
+  std::string_view control_now_;        // the last control message
   int64_t received_ = 0;
 };
 

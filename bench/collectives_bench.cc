@@ -1,0 +1,124 @@
+// How fast the MPI communicator moves bytes, beside the MPI library's own collectives and a plain memory copy, in one run:
+//   mpirun -n 4 --oversubscribe collectives_bench [--json FILE] [--most BYTES]
+// GB/s are bus bandwidths, as nccl-tests counts them: of a value of n bytes, all_reduce moves 2 (p-1)/p n, the others (p-1)/p n a
+// rank. The ways take turns, so that a slow moment of the machine meets all of them; the median of the turns is shown.
+#include <fmt/format.h>
+#include <mpi.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "meshard/collectives/mpi.h"
+
+using namespace meshard;
+
+namespace {
+
+struct Row {
+  std::string kind;
+  int64_t bytes;
+  double shared, messages, mpi;  // seconds of a call, the slowest rank's
+};
+
+double seconds_of(const std::function<void()>& call, int repeats) {
+  MPI_Barrier(MPI_COMM_WORLD);
+  double begin = MPI_Wtime();
+  for (int i = 0; i < repeats; ++i) call();
+  double mine = (MPI_Wtime() - begin) / repeats, slowest = 0;
+  MPI_Allreduce(&mine, &slowest, 1, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD);
+  return slowest;
+}
+
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
+  return values[values.size() / 2];
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  MPI_Init(&argc, &argv);
+  int rank = 0, p = 1;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  MPI_Comm_size(MPI_COMM_WORLD, &p);
+  std::string json;
+  int64_t most = 64 << 20;
+  for (int i = 1; i + 1 < argc; i += 2) {
+    if (std::string_view(argv[i]) == "--json") json = argv[i + 1];
+    if (std::string_view(argv[i]) == "--most") most = std::stoll(argv[i + 1]);
+  }
+  std::vector<Row> rows;
+  {
+    auto shared = mpi_communicator(nullptr);
+    auto messages = mpi_communicator(nullptr, {.shared_memory = false});
+    Mesh mesh = Mesh::parse(fmt::format("ranks={}", p));
+    Group group(mesh, mesh.all(), static_cast<Rank>(rank));
+    for (int64_t bytes : {64, 1 << 10, 4 << 10, 64 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20}) {
+      if (bytes > most) continue;
+      int64_t block = std::max<int64_t>(bytes / 4 / p, 1), n = block * p;
+      std::vector<float> a(static_cast<size_t>(n), 1.0f), b(static_cast<size_t>(n));
+      std::vector<int64_t> counts(static_cast<size_t>(p), block);
+      int count = static_cast<int>(n), part = static_cast<int>(block);
+      struct Way {
+        Collective kind;
+        std::function<void()> mpi;
+      };
+      const Way ways[] = {
+          {Collective::all_reduce, [&] { MPI_Allreduce(a.data(), b.data(), count, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD); }},
+          {Collective::reduce_scatter,
+           [&] { MPI_Reduce_scatter_block(a.data(), b.data(), part, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD); }},
+          {Collective::all_gather,
+           [&] { MPI_Allgather(a.data(), part, MPI_FLOAT, b.data(), part, MPI_FLOAT, MPI_COMM_WORLD); }},
+          {Collective::all_to_all, [&] { MPI_Alltoall(a.data(), part, MPI_FLOAT, b.data(), part, MPI_FLOAT, MPI_COMM_WORLD); }},
+      };
+      int repeats = static_cast<int>(std::clamp<int64_t>((4 << 20) / bytes, 1, 1000)), turns = bytes >= 16 << 20 ? 5 : 9;
+      for (const Way& way : ways) {
+        CollectiveCall call = {.kind = way.kind, .group = &group, .send = a.data(), .receive = b.data(),
+                               .send_elements = way.kind == Collective::all_reduce ? n : 0, .counts = counts,
+                               .send_counts = counts, .label = "bench"};
+        std::vector<double> times[3];
+        for (int turn = -1; turn < turns; ++turn) {
+          double t[3] = {seconds_of([&] { shared->run(call); }, repeats), seconds_of([&] { messages->run(call); }, repeats),
+                         seconds_of(way.mpi, repeats)};
+          for (int i = 0; turn >= 0 && i < 3; ++i) times[i].push_back(t[i]);  // the first turn warms up
+        }
+        rows.push_back({std::string(name(way.kind)), n * 4, median(times[0]), median(times[1]), median(times[2])});
+      }
+      std::vector<double> times;
+      for (int turn = 0; turn < turns; ++turn) {
+        times.push_back(seconds_of([&] { std::memcpy(b.data(), a.data(), static_cast<size_t>(n) * 4); }, repeats));
+      }
+      // Read as all_gather is: the bytes of p - 1 blocks are copied in the time that this share of a copy takes.
+      double copy = median(times);
+      rows.push_back({"copy", n * 4, copy, copy, copy});
+    }
+  }
+  if (rank == 0) {
+    fmt::print("{} ranks\n{:<15}{:>10}{:>12}{:>12}{:>12}{:>10}{:>10}\n", p, "kind", "bytes", "shared us", "messages us", "MPI us",
+               "GB/s", "x MPI");
+    std::string text = fmt::format("{{\"ranks\": {}, \"rows\": [", p);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const Row& r = rows[i];
+      double moved = static_cast<double>(r.bytes) * (r.kind == "copy" ? 1 : (r.kind == "all_reduce" ? 2.0 : 1.0) * (p - 1) / p);
+      fmt::print("{:<15}{:>10}{:>12.2f}{:>12.2f}{:>12.2f}{:>10.2f}{:>10.2f}\n", r.kind, r.bytes, r.shared * 1e6, r.messages * 1e6,
+                 r.mpi * 1e6, moved / r.shared / 1e9, r.mpi / r.shared);
+      text += fmt::format("{}\n{{\"kind\": \"{}\", \"bytes\": {}, \"shared_s\": {}, \"messages_s\": {}, \"mpi_s\": {}, \"gb_per_s\": {}}}",
+                          i == 0 ? "" : ",", r.kind, r.bytes, r.shared, r.messages, r.mpi, moved / r.shared / 1e9);
+    }
+    if (!json.empty()) {
+      std::FILE* file = std::fopen(json.c_str(), "w");
+      if (file == nullptr) {
+        fmt::print(stderr, "cannot write {}\n", json);
+        MPI_Abort(MPI_COMM_WORLD, 2);
+      }
+      fmt::print(file, "{}\n]}}\n", text);
+      std::fclose(file);
+    }
+  }
+  MPI_Finalize();
+  return 0;
+}

@@ -1,0 +1,214 @@
+// The MPI communicator on real ranks: both ways of moving bytes, against plain results. Runs with 1 to 4 ranks.
+#include <mpi.h>
+
+#include <cstring>
+#include <random>
+
+#include "meshard/collectives/lockstep.h"
+#include "meshard/collectives/mpi.h"
+#include "meshard/tests/unit/collectives/calls.h"
+
+namespace meshard {
+namespace {
+
+using testing::TestCall;
+
+struct World {
+  int size = 0, rank = 0;
+  World() {
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  }
+  Rank self() const { return static_cast<Rank>(rank); }
+  std::vector<Mesh> meshes() const {
+    std::vector<Mesh> meshes = {Mesh::parse("a=" + std::to_string(size))};
+    if (size == 4) meshes.push_back(Mesh::parse("a=2, b=2"));
+    if (size == 6) meshes.push_back(Mesh::parse("a=2, b=3"));
+    return meshes;
+  }
+};
+
+std::unique_ptr<Communicator> make_communicator(bool shared_memory) {
+  return mpi_communicator(nullptr, {.shared_memory = shared_memory, .timeout_seconds = 30});
+}
+
+void run_and_check(Communicator& comm, const Mesh& mesh, AtomSet over, Collective kind, Reduction reduction, Dtype dtype, int64_t n,
+                   bool lopsided, bool in_place) {
+  INFO(mesh.str() << ", " << over.size() << " atoms, " << name(kind) << " " << name(reduction) << " " << name(dtype) << ", " << n
+                  << " elements" << (lopsided ? ", lopsided" : "") << (in_place ? ", in place" : ""));
+  auto t = testing::make_call(mesh, over, comm.rank(), kind, reduction, dtype, n, lopsided, in_place);
+  int64_t before = comm.received_bytes();
+  comm.run(t->call);
+  CHECK(testing::check_result(*t) == "");
+  CHECK(comm.received_bytes() - before == testing::expected_bytes(*t));
+}
+
+TEST_CASE("every kind, dtype and group gives the plain result and moves the billed bytes") {
+  World world;
+  for (bool shared_memory : {true, false}) {
+    auto comm = make_communicator(shared_memory);
+    REQUIRE(comm->size() == world.size);
+    REQUIRE(comm->rank() == world.self());
+    CHECK(comm->kind() == "mpi");
+    for (const Mesh& mesh : world.meshes()) {
+      for (AtomSet over : testing::axis_sets(mesh)) {
+        for (Collective kind : testing::kCallKinds) {
+          for (Dtype dtype : testing::kDtypes) {
+            for (int64_t n : {0, 1, 5, 29, 1000}) {
+              for (bool lopsided : {false, true}) {
+                run_and_check(*comm, mesh, over, kind, Reduction::sum, dtype, n, lopsided, false);
+              }
+            }
+          }
+        }
+      }
+    }
+    CHECK(comm->log().bytes() == comm->received_bytes());
+  }
+}
+
+TEST_CASE("payloads of many slots") {
+  World world;
+  for (bool shared_memory : {true, false}) {
+    auto comm = make_communicator(shared_memory);
+    for (const Mesh& mesh : world.meshes()) {
+      for (AtomSet over : testing::axis_sets(mesh)) {
+        for (Collective kind : testing::kCallKinds) {
+          // One slot is 65536 f32: around it, and far beyond all slots.
+          for (int64_t n : {65535, 65537, 131072, 1234567}) {
+            run_and_check(*comm, mesh, over, kind, Reduction::sum, Dtype::f32, n, n % 2 == 0, false);
+          }
+          run_and_check(*comm, mesh, over, kind, Reduction::sum, Dtype::bf16, 777777, true, false);
+        }
+        run_and_check(*comm, mesh, over, Collective::all_reduce, Reduction::max, Dtype::f64, 333333, false, true);
+      }
+    }
+  }
+}
+
+TEST_CASE("max and min, and all_reduce in place") {
+  World world;
+  for (bool shared_memory : {true, false}) {
+    auto comm = make_communicator(shared_memory);
+    for (const Mesh& mesh : world.meshes()) {
+      for (Dtype dtype : testing::kDtypes) {
+        for (Reduction reduction : testing::kReductionKinds) {
+          run_and_check(*comm, mesh, mesh.all(), Collective::reduce_scatter, reduction, dtype, 17, false, false);
+          run_and_check(*comm, mesh, mesh.all(), Collective::all_reduce, reduction, dtype, 17, false, false);
+          run_and_check(*comm, mesh, mesh.all(), Collective::all_reduce, reduction, dtype, 17, false, true);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("several calls at once, waited for in another order, over groups that overlap") {
+  World world;
+  for (bool shared_memory : {true, false}) {
+    auto comm = make_communicator(shared_memory);
+    for (const Mesh& mesh : world.meshes()) {
+      std::vector<AtomSet> sets = testing::axis_sets(mesh);
+      std::mt19937 random(7);  // the same program on every rank
+      for (int round = 0; round < 40; ++round) {
+        std::vector<std::unique_ptr<TestCall>> calls;
+        std::vector<Ticket> tickets;
+        for (int i = 0; i < 10; ++i) {
+          int64_t n = random() % 8 == 0 ? 100000 : static_cast<int64_t>(random() % 50);
+          AtomSet over = sets[random() % sets.size()];
+          Collective kind = testing::kCallKinds[random() % 8];
+          calls.push_back(testing::make_call(mesh, over, world.self(), kind, Reduction::sum, Dtype::f32, n));
+          tickets.push_back(comm->start(calls.back()->call));
+        }
+        // Ranks wait in different orders, and so carry out different numbers of calls at a time.
+        for (size_t i = 0; i < calls.size(); ++i) {
+          size_t k = (i * 3 + static_cast<size_t>(world.rank) * 7) % calls.size();
+          comm->wait(tickets[k]);
+          CHECK(testing::check_result(*calls[k]) == "");
+          CHECK(comm->log().find(tickets[k])->done);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("both ways and lockstep give the same bits") {
+  World world;
+  Mesh mesh = world.meshes().back();
+  int64_t n = 5001;
+  std::vector<std::vector<float>> in;  // all ranks' values, on every rank
+  for (int r = 0; r < world.size; ++r) {
+    std::mt19937 random(static_cast<unsigned>(r));
+    std::normal_distribution<float> normal;
+    in.emplace_back();
+    for (int64_t e = 0; e < n; ++e) in.back().push_back(normal(random));
+  }
+  auto lockstep = lockstep_communicators(world.size);
+  std::vector<std::vector<float>> expected(in.size(), std::vector<float>(static_cast<size_t>(n)));
+  std::vector<Group> groups;
+  for (int r = 0; r < world.size; ++r) groups.emplace_back(mesh, mesh.all(), static_cast<Rank>(r));
+  for (int r = 0; r < world.size; ++r) {
+    lockstep[r]->start({.kind = Collective::all_reduce, .group = &groups[r], .send = in[r].data(), .receive = expected[r].data(),
+                        .send_elements = n});
+  }
+  for (bool shared_memory : {true, false}) {
+    auto comm = make_communicator(shared_memory);
+    std::vector<float> result = in[world.rank];
+    comm->run({.kind = Collective::all_reduce, .group = &groups[world.rank], .send = result.data(), .receive = result.data(),
+               .send_elements = n});
+    CHECK(std::memcmp(result.data(), expected[world.rank].data(), static_cast<size_t>(n) * 4) == 0);
+  }
+}
+
+TEST_CASE("texts travel to all ranks, and disagreement is one error on all of them") {
+  World world;
+  auto comm = make_communicator(true);
+  auto message = [&](auto action) -> std::string {
+    try {
+      action();
+    } catch (const UserError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  std::vector<std::string> texts = comm->gather_text(std::string(static_cast<size_t>(world.rank), 'x'));
+  REQUIRE(static_cast<int>(texts.size()) == world.size);
+  for (int r = 0; r < world.size; ++r) CHECK(texts[r] == std::string(static_cast<size_t>(r), 'x'));
+  comm->barrier();
+  agree(*comm, "");
+  agree_on_text(*comm, "plan", "mesh a=2\n");
+  if (world.size == 1) return;
+  int last = world.size - 1;
+  std::string error = message([&] { agree(*comm, world.rank == last ? "cannot open tokens.bin" : ""); });
+  CHECK(error == "rank " + std::to_string(last) + ": cannot open tokens.bin");
+  std::string plan = message([&] { agree_on_text(*comm, "plan", world.rank == 1 ? "mesh a=2\nx [-]\n" : "mesh a=2\nx [a]\n"); });
+  std::string who = world.size == 2 ? "rank 0 has" : world.size == 3 ? "ranks 0 and 2 have" : "ranks 0, 2 and 3 have";
+  if (world.size <= 4) {
+    CHECK(plan == who + " another plan than rank 1: first difference at line 2: rank 0 has \"x [a]\", rank 1 has \"x [-]\"");
+  }
+}
+
+TEST_CASE("the caller's communicator may be a part of the world, in another order") {
+  World world;
+  MPI_Comm part;
+  MPI_Comm_split(MPI_COMM_WORLD, world.rank % 2, -world.rank, &part);
+  {
+    auto comm = mpi_communicator(&part, {.timeout_seconds = 30});
+    Mesh mesh = Mesh::parse("a=" + std::to_string(comm->size()));
+    for (Collective kind : testing::kCallKinds) {
+      run_and_check(*comm, mesh, mesh.all(), kind, Reduction::sum, Dtype::f32, 100, false, false);
+    }
+  }
+  MPI_Comm_free(&part);
+}
+
+TEST_CASE("a call with the group of another rank is refused before anything is sent") {
+  World world;
+  auto comm = make_communicator(true);
+  Mesh mesh = world.meshes()[0];
+  Group group(mesh, mesh.all(), static_cast<Rank>((world.rank + 1) % world.size));
+  if (world.size > 1) CHECK_THROWS_AS(comm->start({.kind = Collective::barrier, .group = &group}), InternalError);
+  CHECK_THROWS_AS(comm->wait(0), InternalError);
+}
+
+}  // namespace
+}  // namespace meshard
