@@ -221,4 +221,10 @@ void Plan::check_all_match(std::span<const std::string> names) const {
   }
 }
 
+Plan Plan::all_optional() const {
+  Plan plan = *this;
+  for (PlanLine& line : plan.lines_) line.optional = true;
+  return plan;
+}
+
 }  // namespace meshard

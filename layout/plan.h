@@ -69,6 +69,9 @@ class Plan {
   // Throws if a line that is not optional matches none of the names: `"block.*.gate" matches nothing; names under block.0: ...`.
   void check_all_match(std::span<const std::string> names) const;
 
+  // The same plan with every line optional: for programs that have only some of the names (validation, sampling).
+  Plan all_optional() const;
+
  private:
   const PlanLine::Entry* entry(std::string_view name, Role role) const;
   Layout layout(const PlanLine::Entry& entry, const Mesh& mesh, int rank, std::string_view tensor) const;

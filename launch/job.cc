@@ -1,0 +1,157 @@
+#include "meshard/launch/job.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <new>
+
+#include "meshard/base/error.h"
+#include "meshard/collectives/lockstep.h"
+#include "meshard/collectives/mpi.h"
+#include "meshard/launch/process.h"
+
+namespace meshard {
+namespace {
+
+// A signal handler can reach nothing but a global of this type.
+volatile std::sig_atomic_t stop_signal = 0;
+void on_stop(int signal) { stop_signal = signal; }
+
+int64_t read_number(const char* path) {
+  std::ifstream in(path);
+  int64_t value = -1;
+  return in >> value ? value : -1;
+}
+
+// The environment variables by which launchers say how many processes there are.
+int launched_size() {
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"}) {
+    const char* value = std::getenv(name);
+    // Slurm sets its variables in the batch script too; only tasks have a process id.
+    if (value == nullptr || (std::string_view(name).starts_with("SLURM") && std::getenv("SLURM_PROCID") == nullptr)) continue;
+    return std::atoi(value);
+  }
+  return 1;
+}
+
+}  // namespace
+
+Job::Job(int* argc, char*** argv) {
+  std::signal(SIGINT, on_stop);
+  std::signal(SIGTERM, on_stop);
+  const int launched = launched_size();
+  if (launched > 1 || std::getenv("OMPI_COMM_WORLD_RANK") != nullptr) {
+    if (!mpi_available()) {
+      throw UserError(fmt::format("{} processes were started, but this meshard was built without MPI; install Open MPI and build again, or use --lockstep in one process", launched));
+    }
+    process_start(argc, argv);
+    mpi_ = true;
+    world_ = mpi_communicator(nullptr);
+    rank_ = static_cast<int>(index(world_->rank()));
+    size_ = world_->size();
+    if (size_ != launched && std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr) {
+      throw UserError(fmt::format("the launcher started {} processes, but MPI sees {}; with Slurm use srun --mpi=pmix, or mpirun inside the allocation", launched, size_));
+    }
+  } else {
+    owned_ = lockstep_communicators(1);
+  }
+}
+
+Job::~Job() {
+  owned_.clear();
+  world_.reset();
+  if (mpi_) process_end();
+}
+
+std::span<Communicator* const> Job::devices(int64_t devices, bool lockstep, const std::string& mesh_text) {
+  devices_.clear();
+  if (lockstep) {
+    if (size_ > 1) throw UserError(fmt::format("--lockstep runs all devices in one process, but {} were started; leave out mpirun or --lockstep", size_));
+    owned_ = lockstep_communicators(static_cast<int>(devices));
+    for (auto& c : owned_) devices_.push_back(c.get());
+    return devices_;
+  }
+  if (devices != size_) {
+    throw UserError(fmt::format("the mesh {} has {} device{}, but {} {} running; start {} (mpirun -n {}), change --mesh, or add --lockstep to run all in one process",
+                                mesh_text.empty() ? "of one device" : mesh_text, devices, devices == 1 ? "" : "s", size_,
+                                size_ == 1 ? "rank is" : "ranks are", devices, devices));
+  }
+  devices_.push_back(world_ ? world_.get() : owned_.front().get());
+  return devices_;
+}
+
+void Job::agree(const std::string& error) {
+  if (world_) return meshard::agree(*world_, error);
+  if (!error.empty()) throw UserError(error);
+}
+
+std::vector<std::string> Job::gather(const std::string& text) {
+  if (world_) return world_->gather_text(text);
+  return {text};
+}
+
+bool Job::stop_requested() { return stop_signal != 0; }
+
+bool Job::any_stop() {
+  for (const std::string& s : gather(stop_requested() ? "stop" : "")) {
+    if (!s.empty()) return true;
+  }
+  return false;
+}
+
+int64_t Job::available_bytes() {
+  int64_t least = INT64_MAX;
+  std::ifstream in("/proc/meminfo");
+  std::string key, unit;
+  for (int64_t value; in >> key >> value; std::getline(in, unit)) {
+    if (key == "MemAvailable:") least = value * 1024;
+  }
+  const auto group = [&](const char* limit_path, const char* used_path) {
+    const int64_t limit = read_number(limit_path), used = read_number(used_path);
+    if (limit > 0 && used >= 0 && limit < (int64_t{1} << 60)) least = std::min(least, std::max<int64_t>(0, limit - used));
+  };
+  group("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current");
+  group("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes");
+  return least;
+}
+
+std::string Job::host() {
+  char name[256] = {};
+  gethostname(name, sizeof name - 1);
+  return name;
+}
+
+int run_job(int argc, char** argv, const std::function<int(Job&, std::span<const std::string>)>& body) {
+  // Before there is a communicator, the launcher's variables say who prints.
+  bool speaker = true;
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"}) {
+    if (const char* value = std::getenv(name)) speaker = std::atoi(value) == 0;
+  }
+  try {
+    Job job(&argc, &argv);
+    const std::vector<std::string> words(argv + 1, argv + argc);
+    try {
+      return body(job, words);
+    } catch (const UserError&) {
+      throw;
+    } catch (const std::exception& e) {
+      // What one rank alone runs into must not leave the others waiting.
+      std::fprintf(stderr, "meshard: rank %d: %s%s\n", job.rank(), dynamic_cast<const InternalError*>(&e) ? "internal error: " : "",
+                   dynamic_cast<const std::bad_alloc*>(&e) ? "out of memory" : e.what());
+      if (job.size() > 1) process_abort(3);
+      return 3;
+    }
+  } catch (const UserError& e) {
+    if (speaker) std::fprintf(stderr, "meshard: %s\n", e.what());
+    return 2;
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "meshard: internal error: %s\n", e.what());
+    return 3;
+  }
+}
+
+}  // namespace meshard

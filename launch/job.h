@@ -1,0 +1,58 @@
+// Job: how this process takes part in a run: alone, as a rank started by mpirun or Slurm, or as all devices in lockstep.
+// It is the only place that calls MPI_Init and reads the launcher's environment.
+//
+//   int main(int argc, char** argv) {
+//     return meshard::run_job(argc, argv, [](meshard::Job& job, std::span<const std::string> words) { ...; return 0; });
+//   }
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "meshard/collectives/communicator.h"
+
+namespace meshard {
+
+class Job {
+ public:
+  // Ranks as the launcher's environment says (Open MPI's, PMIx's, Slurm's variables); 0 of 1 without a launcher.
+  Job(int* argc, char*** argv);
+  ~Job();
+  Job(const Job&) = delete;
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }   // processes
+  bool first() const { return rank_ == 0; }
+
+  // Communicators of this process's devices: one over MPI, or `devices` in lockstep. UserError where a mesh of `devices`
+  // does not fit the ranks that were started.
+  std::span<Communicator* const> devices(int64_t devices, bool lockstep, const std::string& mesh_text);
+  // Fails on all ranks if one has an error; a job of one process just throws it.
+  void agree(const std::string& error);
+  // Each rank's text on every rank, in rank order.
+  std::vector<std::string> gather(const std::string& text);
+
+  // Set by SIGINT and SIGTERM; any rank's is every rank's after sharing it.
+  static bool stop_requested();
+  bool any_stop();
+
+  // Bytes that the processes of this host may still take: the least of free memory and the control group's limit.
+  static int64_t available_bytes();
+  static std::string host();
+
+ private:
+  int rank_ = 0, size_ = 1;
+  bool mpi_ = false;
+  std::unique_ptr<Communicator> world_;
+  std::vector<std::unique_ptr<Communicator>> owned_;
+  std::vector<Communicator*> devices_;
+};
+
+// Runs `body` with a Job and turns what is thrown into messages on standard error and exit statuses: 0 done, 1 a check
+// failed, 2 the caller's error (printed once, by rank 0), 3 our bug.
+int run_job(int argc, char** argv, const std::function<int(Job&, std::span<const std::string>)>& body);
+
+}  // namespace meshard

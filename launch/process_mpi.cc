@@ -1,0 +1,25 @@
+#include <mpi.h>
+
+#include <cstdlib>
+
+#include "meshard/launch/process.h"
+
+namespace meshard {
+
+void process_start(int* argc, char*** argv) {
+  int provided = 0;
+  MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
+}
+
+void process_end() {
+  int done = 0;
+  MPI_Finalized(&done);
+  if (!done) MPI_Finalize();
+}
+
+void process_abort(int status) {
+  MPI_Abort(MPI_COMM_WORLD, status);
+  std::_Exit(status);
+}
+
+}  // namespace meshard

@@ -1,0 +1,283 @@
+#include "meshard/launch/train.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "meshard/collectives/lockstep.h"
+#include "meshard/launch/progress.h"
+#include "meshard/launch/report.h"
+#include "meshard/launch/text_data.h"
+#include "meshard/models/train_step.h"
+#include "meshard/ops/functions.h"
+#include "meshard/ops/table.h"
+#include "meshard/runtime/executor.h"
+#include "meshard/runtime/simulate.h"
+
+namespace meshard {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// The three programs of a run: they share one State.
+struct Programs {
+  Compiled step, validate, next;
+};
+
+// The batch's tokens under one input's shape: [batch, seq], or [micro, batch / micro, seq].
+void feed(Executor& e, const Program& p, const Batch& batch) {
+  for (const auto& [name, data] : {std::pair{"tokens", &batch.tokens}, {"targets", &batch.targets}}) {
+    const ValueId v = p.main().find(name);
+    if (v == ValueId::none) continue;
+    e.set_input(name, View{const_cast<int32_t*>(data->data()), Dtype::i32, p.main().value(v).type.shape});
+  }
+}
+
+// tokens [1, seq], at [] -> logits [vocab] behind token `at`, whole on every device.
+Program trace_next(const ModelConfig& config, int64_t seq, Dtype dtype) {
+  Trace trace(op_table(), dtype);
+  Scope s = trace.scope();
+  const Value tokens = s.input("tokens", Dtype::i32, {1, seq}, config.vocab);
+  const Value at = s.input("at", Dtype::i32, {}, seq);
+  const Value logits = model_logits(s, config, tokens);                  // [1, t, v]
+  const Value rows = reshape(logits, "b t v -> (b t) v");                // [t, v]
+  const Value next = take(rows, at).named("next");                       // [v]
+  ValueInfo& info = trace.main().function().value(next.id());
+  info.layout = Layout(1);
+  info.pinned = true;
+  trace.result(next);
+  return trace.program();
+}
+
+Program trace_validation(const TrainOptions& o) {
+  Trace trace(op_table(), o.dtype);
+  trace_eval_step(trace, o.model, o.batch, o.seq);
+  return trace.program();
+}
+
+Program trace_step(const TrainOptions& o) {
+  Trace trace(op_table(), o.dtype);
+  trace_train_step(trace, o.model, o.batch, o.seq, o.optimizer, o.accumulate);
+  return trace.program();
+}
+
+// Every line of a plan has to match something in the training step; validation and sampling have fewer names.
+Plan with_optional_lines(const Plan& plan) { return plan.all_optional(); }
+
+Programs compile_all(const TrainOptions& o) {
+  CompileOptions options;
+  options.threads = o.threads;
+  Programs p;
+  p.step = compile(trace_step(o), o.plan, o.mesh, options);
+  const Plan lenient = with_optional_lines(o.plan);
+  if (o.validate > 0) p.validate = compile(trace_validation(o), lenient, o.mesh, options);
+  if (o.sample > 0) p.next = compile(trace_next(o.model, o.seq, o.dtype), lenient, o.mesh, options);
+  return p;
+}
+
+// Refuses a run that this host's memory can't hold, before anything is allocated.
+void check_memory(Job& job, const TrainOptions& o, const Compiled& step) {
+  const int64_t devices = o.lockstep ? step.bill.mesh.size() : 1;
+  const int64_t mine = step.bill.peak_bytes * devices;
+  int64_t wanted = 0;
+  int ranks = 0;
+  for (const std::string& line : job.gather(fmt::format("{} {}", Job::host(), mine))) {
+    const size_t space = line.rfind(' ');
+    if (line.substr(0, space) != Job::host()) continue;
+    wanted += std::stoll(line.substr(space + 1));
+    ++ranks;
+  }
+  const int64_t free = Job::available_bytes();
+  std::string error;
+  if (wanted > free) {
+    error = fmt::format("the run needs {} on host {} ({} x {} a device), but {} are free; take a smaller --batch, --seq or model, or a mesh and plan that split more",
+                        bytes_text(wanted), Job::host(), ranks * devices, bytes_text(step.bill.peak_bytes), bytes_text(free));
+  }
+  job.agree(error);
+}
+
+double held_out_loss(Executor& e, const Program& p, const TextData& text, const TrainOptions& o) {
+  double sum = 0;
+  for (int64_t i = 0; i < o.validate; ++i) {
+    feed(e, p, text.held_out_batch(i, o.validate, o.batch, o.seq));
+    e.run();
+    sum += e.scalar("loss");
+  }
+  return sum / static_cast<double>(o.validate);
+}
+
+// Bytes drawn one after another from softmax(logits / temperature), the same on all ranks.
+std::string generate(Executor& e, const TrainOptions& o) {
+  constexpr double kTemperature = 0.8;
+  std::vector<int32_t> window{'\n'};
+  std::string out;
+  for (int64_t i = 0; i < o.sample; ++i) {
+    std::vector<int32_t> tokens(static_cast<size_t>(o.seq), 0);
+    std::copy(window.begin(), window.end(), tokens.begin());
+    e.set_input("tokens", View{tokens.data(), Dtype::i32, {1, o.seq}});
+    int32_t at = static_cast<int32_t>(window.size()) - 1;
+    e.set_input("at", View{&at, Dtype::i32, {}});
+    e.run();
+    const View next = e.result("next");
+    std::vector<double> logits(static_cast<size_t>(next.elements()));
+    read_doubles(next, logits.data());
+    logits.resize(256);  // of a larger vocabulary only the bytes are drawn
+    double largest = -INFINITY, sum = 0;
+    for (double x : logits) largest = std::max(largest, x);
+    for (double& x : logits) sum += x = std::exp((x - largest) / kTemperature);
+    double u = random_unit(o.seed, "sample", static_cast<uint64_t>(i)) * sum;
+    int32_t token = 0;
+    while (token < 255 && (u -= logits[static_cast<size_t>(token)]) > 0) ++token;
+    out.push_back(static_cast<char>(token));
+    if (static_cast<int64_t>(window.size()) == o.seq) window.erase(window.begin());
+    window.push_back(token);
+  }
+  return out;
+}
+
+// The first losses of the same training on one device, run by this process alone.
+std::vector<double> one_device_losses(const TrainOptions& o, const TextData& text, int64_t steps) {
+  CompileOptions options;
+  options.threads = o.threads;
+  const Compiled step = compile(without_layouts(trace_step(o)), options);
+  auto comms = lockstep_communicators(1);
+  Communicator* const comm = comms[0].get();
+  State state(step.local, {Rank{0}});
+  state.init(o.seed);
+  Executor e(step, &state, std::span(&comm, 1), {.threads = o.threads});
+  std::vector<double> losses;
+  for (int64_t i = 0; i < steps; ++i) {
+    feed(e, step.global, text.train_batch(o.seed, i, o.batch, o.seq));
+    e.set_scalar("rate", learning_rate(i, o.optimizer));
+    e.set_scalar("step", static_cast<double>(i + 1));
+    e.run();
+    losses.push_back(e.scalar("loss"));
+  }
+  return losses;
+}
+
+bool print_comparison(const std::vector<double>& ours, const std::vector<double>& one, double tolerance) {
+  fmt::print("\nlosses of the first {} steps, this run and one device alone:\n", one.size());
+  double worst = 0;
+  for (size_t i = 0; i < one.size(); ++i) {
+    worst = std::max(worst, std::abs(ours[i] - one[i]) / std::abs(one[i]));
+    fmt::print("  {:>3}  {:.6f}  {:.6f}{}", i + 1, ours[i], one[i], i % 2 == 1 ? "\n" : "   |");
+  }
+  if (one.size() % 2 == 1) fmt::print("\n");
+  fmt::print("largest relative difference {:.2e}: {}\n", worst, worst <= tolerance ? "equal" : "NOT EQUAL");
+  return worst <= tolerance;
+}
+
+}  // namespace
+
+int train(Job& job, const TrainOptions& o) {
+  const auto begin = std::chrono::steady_clock::now();
+  Programs programs;
+  TextData text;
+  std::string error;
+  try {
+    text = TextData::read(o.text);
+    text.check(o.batch, o.seq);
+    if (o.model.vocab < 256) throw UserError(fmt::format("the vocabulary has {} tokens, a text of bytes needs 256; write vocab=256 or more", o.model.vocab));
+    programs = compile_all(o);
+  } catch (const UserError& e) {
+    error = e.what();
+  }
+  job.agree(error);
+  const Compiled& step = programs.step;
+  const auto devices = [&] {
+    // One decision, alike on all ranks, before the first collective.
+    return job.devices(step.bill.mesh.size(), o.lockstep, step.bill.mesh.str());
+  }();
+  check_memory(job, o, step);
+
+  std::ofstream log;
+  error.clear();
+  if (!o.log.empty() && job.first()) {
+    log.open(o.log, std::ios::trunc);
+    if (!log) error = fmt::format("cannot write the log {}; check the folder and its permissions", o.log);
+  }
+  job.agree(error);
+  const double flops_per_token = train_flops_per_token(o.model, o.seq);
+  if (job.first()) {
+    print_plan(o.model, o.plan.file(), step, o.batch, o.seq, flops_per_token);
+    if (log.is_open()) log << log_header(o.model, o.plan, step, o.batch, o.seq, o.seed, flops_per_token) << std::flush;
+  }
+
+  std::vector<Rank> ranks;
+  for (Communicator* c : devices) ranks.push_back(c->rank());
+  State state(step.local, ranks);
+  state.init(o.seed);
+  Executor e(step, &state, devices, {.threads = o.threads});
+  if (job.first()) {
+    fmt::print("ready after {:.2f} s; {} bytes of text, {} held out\n\n", std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(),
+               text.train_bytes(), text.held_out_bytes());
+    std::fflush(stdout);
+  }
+
+  const int64_t tokens_per_step = o.batch * o.seq;
+  Progress progress(o.steps, tokens_per_step, job.first());
+  std::vector<double> losses;
+  const int64_t received_before = devices[0]->received_bytes();
+  bool stopped = false;
+  int64_t done = 0;
+  for (; done < o.steps && !stopped; ++done) {
+    feed(e, step.global, text.train_batch(o.seed, done, o.batch, o.seq));
+    const double rate = learning_rate(done, o.optimizer);
+    e.set_scalar("rate", rate);
+    e.set_scalar("step", static_cast<double>(done + 1));
+    const int64_t before = devices[0]->received_bytes();
+    e.run();
+    const double loss = e.scalar("loss"), grad_norm = e.scalar("grad_norm");
+    losses.push_back(loss);
+    const double seconds = progress.step(done, loss, grad_norm, rate);
+    if (log.is_open()) {
+      log << Json{{"step", done + 1}, {"loss", loss}, {"grad_norm", grad_norm}, {"learning_rate", rate}, {"step_seconds", seconds},
+                  {"tokens_per_second", static_cast<double>(tokens_per_step) / seconds},
+                  {"communication_bytes", devices[0]->received_bytes() - before}, {"peak_bytes", e.allocated_bytes(0)}}
+                 .dump()
+          << "\n"
+          << std::flush;
+    }
+    // A rank that was told to stop takes the others with it, all after the same step.
+    stopped = job.any_stop();
+  }
+  progress.finish();
+  if (stopped && job.first()) fmt::print("stopped after step {} by a signal\n", done);
+
+  bool good = true;
+  const int64_t received = devices[0]->received_bytes() - received_before;
+  good &= report_communication(job, devices, step.bill, done, received);
+  if (stopped) return good ? 0 : 1;
+
+  if (o.validate > 0) {
+    Executor v(programs.validate, &state, devices, {.threads = o.threads});
+    const double loss = held_out_loss(v, programs.validate.global, text, o);
+    const double entropy = text.held_out_bigram_entropy();
+    if (job.first()) {
+      fmt::print("held-out loss {:.4f} nats a byte; byte-bigram entropy of the held-out text {:.4f}: {}\n", loss, entropy,
+                 loss < entropy ? "the model has learned more than pairs of bytes" : "not below it yet");
+    }
+    if (log.is_open()) log << Json{{"held_out_loss", loss}, {"held_out_bigram_entropy", entropy}}.dump() << "\n" << std::flush;
+  }
+  if (o.sample > 0) {
+    Executor n(programs.next, &state, devices, {.threads = o.threads});
+    const std::string sample = generate(n, o);
+    if (job.first()) fmt::print("\nsample:\n{}\n", printable(sample));
+  }
+  if (o.compare > 0) {
+    const auto count = std::min<int64_t>(o.compare, static_cast<int64_t>(losses.size()));
+    std::string differs;
+    if (job.first() && !print_comparison(losses, one_device_losses(o, text, count), o.dtype == Dtype::f64 ? 1e-9 : 1e-4)) differs = "differs";
+    for (const std::string& s : job.gather(differs)) good &= s.empty();
+  }
+  std::fflush(stdout);
+  return good ? 0 : 1;
+}
+
+}  // namespace meshard

@@ -1,0 +1,158 @@
+// Runs the files of tests/golden and tests/errors. A golden file is
+//
+//   // run: partition             what is done: parse, propagate, partition, or collectives (partition, only those lines shown)
+//   // trace: gpt-tiny:layers=2, batch 5, seq 6, plan tensor, mesh "model=3"     instead of a program: a model's training step
+//   // Why this file is there.
+//   <program>
+//   ----
+//   <result>
+//
+// and an error file has, behind the dashes, the exact message. Every golden program is also run, whole and in lockstep.
+// `cmake --build build --target update-golden` writes the results anew, for review.
+#include <catch2/catch.hpp>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <regex>
+#include <sstream>
+
+#include "meshard/ir/parse.h"
+#include "meshard/models/plans.h"
+#include "meshard/models/train_step.h"
+#include "meshard/ops/table.h"
+#include "meshard/runtime/simulate.h"
+#include "meshard/sharding/pin.h"
+#include "meshard/sharding/propagate.h"
+
+namespace meshard {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct File {
+  fs::path path;
+  std::string head, program, expected;  // head: the comment lines
+  std::string directive(const std::string& name) const {
+    std::smatch m;
+    return std::regex_search(head, m, std::regex("// " + name + ": ([^\n]*)")) ? m[1].str() : "";
+  }
+};
+
+std::string read(const fs::path& path) {
+  std::ifstream in(path);
+  std::ostringstream out;
+  out << in.rdbuf();
+  return out.str();
+}
+
+std::vector<File> files(const std::string& folder) {
+  std::vector<File> list;
+  for (const auto& entry : fs::recursive_directory_iterator(fs::path(MESHARD_TESTS) / folder)) {
+    if (entry.path().extension() != ".mesh") continue;
+    const std::string text = read(entry.path());
+    File f{entry.path(), "", "", ""};
+    std::istringstream lines(text);
+    bool heading = true, after = false;
+    for (std::string line; std::getline(lines, line);) {
+      heading = heading && line.starts_with("//");
+      if (line == "----") {
+        after = true;
+        continue;
+      }
+      (heading ? f.head : after ? f.expected : f.program) += line + "\n";
+    }
+    list.push_back(std::move(f));
+  }
+  std::sort(list.begin(), list.end(), [](const File& a, const File& b) { return a.path < b.path; });
+  REQUIRE(!list.empty());
+  return list;
+}
+
+// The program of a file, and the plan and mesh if it names a model.
+struct Source {
+  Program program;
+  std::optional<Plan> plan;
+  std::optional<Mesh> mesh;
+  Compiled compiled() const { return plan ? compile(program, *plan, mesh) : compile(program); }
+};
+
+Source source(const File& f) {
+  const std::string trace = f.directive("trace");
+  if (trace.empty()) return {parse_program(f.program, f.path.filename().string(), op_table()), {}, {}};
+  std::smatch m;
+  REQUIRE(std::regex_match(trace, m, std::regex("(.*), batch ([0-9]+), seq ([0-9]+), plan ([a-z0-9_]+), mesh \"(.*)\"")));
+  Trace t(op_table());
+  const ModelConfig config = model_config(m[1].str());
+  trace_train_step(t, config, std::stoi(m[2].str()), std::stoi(m[3].str()), AdamWConfig{}, 1);
+  return {t.program(), Plan::parse(*builtin_plan(m[4].str()), m[4].str() + ".plan"), Mesh::parse(m[5].str())};
+}
+
+// The collectives of a program, under the names of their functions.
+std::string collectives(const Program& p) {
+  std::string out;
+  for (const Function& f : p.functions) {
+    out += f.name + "\n";
+    for (const Op& op : f.ops) {
+      if (op.kind == Op::apply && op.def->collective) out += "  " + print_op(p, f, op) + "\n";
+    }
+  }
+  return out;
+}
+
+std::string result(const File& f, const Source& s) {
+  const std::string run = f.directive("run");
+  if (run == "parse") return print(s.program);
+  if (run == "propagate") return print(propagate(s.program));
+  if (run == "partition") return print(s.compiled().local);
+  if (run == "collectives") return collectives(s.compiled().local);
+  throw std::runtime_error(f.path.string() + ": unknown directive run: " + run);
+}
+
+void update(const File& f, const std::string& result) {
+  std::ofstream(f.path) << f.head << f.program << "----\n" << result;
+}
+
+std::string trimmed(std::string s) {
+  while (!s.empty() && s.back() == '\n') s.pop_back();
+  return s;
+}
+
+TEST_CASE("golden programs") {
+  for (const File& f : files("golden")) {
+    DYNAMIC_SECTION(f.path.filename().string()) {
+      const Source s = source(f);
+      const std::string made = result(f, s);
+      if (std::getenv("MESHARD_UPDATE_GOLDEN") != nullptr) update(f, made);
+      else CHECK(trimmed(made) == trimmed(f.expected));
+      const std::string text = print(s.program);
+      CHECK(print(parse_program(text, "again", op_table())) == text);
+      if (f.directive("run") == "parse" && !s.program.mesh) continue;
+      const Compiled compiled = s.compiled();
+      const std::string local = print(compiled.local);
+      CHECK(print(parse_program(local, "local", op_table())) == local);
+      const CheckResult check = check_partition(s.program, compiled, 7);
+      INFO(check.text());
+      CHECK(check.good(2e-4));
+    }
+  }
+}
+
+TEST_CASE("bad programs") {
+  for (const File& f : files("errors")) {
+    DYNAMIC_SECTION(f.path.filename().string()) {
+      std::string message = "no error";
+      try {
+        const Source s = source(f);
+        result(f, s);
+      } catch (const UserError& e) {
+        message = e.what();
+      }
+      if (std::getenv("MESHARD_UPDATE_GOLDEN") != nullptr) update(f, message + "\n");
+      else CHECK(trimmed(message) == trimmed(f.expected));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace meshard
