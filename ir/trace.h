@@ -9,8 +9,8 @@
 //   Program p = trace.program();
 #pragma once
 
+#include <deque>
 #include <functional>
-#include <memory>
 #include <optional>
 #include <source_location>
 #include <string>
@@ -36,6 +36,8 @@ class Value {
   const Shape& shape() const { return type().shape; }
   const std::string& name() const;
   // Names the value, as plans and printed programs call it. A name taken already in the function gets ".1", ".2" appended.
+  // The first result of an op hands its name on to the further ones (X.rstd). Parameters and results of calls have the name that
+  // the function's header and the callee give them: UserError.
   Value named(std::string_view name) const;
 
  private:
@@ -52,27 +54,42 @@ class Builder {
   Function& function() const { return program_->functions[static_cast<size_t>(function_)]; }
   int function_index() const { return function_; }
 
+  // Appends a parameter. A name that the function has already is a UserError.
   Value param(std::string_view name, Type type, ParamInfo info = {}, int64_t below = 0);
   // `results`: types of ops with explicit_type. Attributes that are missing get their defaults only where used: the list is
-  // kept as given. Errors as of bind_rule. Values of dtype differing from what the op takes: UserError naming both.
+  // kept as given. Errors as of check_attributes and infer_types (ir/op.h), and for a value of another function, which must be
+  // passed as an argument. Result 0 is called `name` (or as the op), further ones name.rstd (OpDef::result_names), name.1.
   std::vector<Value> apply(const OpDef& def, std::vector<Value> operands, Attributes attributes = {},
                            std::vector<Type> results = {}, std::string_view name = "", Place source = {});
-  // Result j of the callee is called prefix.name.
+  // What the callee returns as y (or y@1) is called prefix.y here: the text of a call has no result list. Errors: another number of
+  // arguments or other types than the callee's parameters; a prefix under which a name is taken already.
   std::vector<Value> call(int callee, std::string_view prefix, std::vector<Value> arguments, Place source = {});
+  // Calls it `count` times in a row: a parameter that the callee returns in place of has, in the next round, the value returned;
+  // the results are those of the last round. Parameter `index_operand` (-1: none; i32[]) gets the round's number: pass no Value.
   std::vector<Value> repeat(int callee, std::string_view prefix, int64_t count, std::vector<Value> arguments, int index_operand, Place source = {});
+  // Returns the value; with `in_place`, a parameter of equal type, in that one's memory.
   void result(Value value, Value in_place = {});
 
   std::string fresh_name(std::string_view wanted) const;
+  // Throws UserError unless `value`, called `what` in the message, is one of this function.
+  void check_owned(const Value& value, std::string_view what, const Place& place) const;
   // Used as the place of ops that give none: the pass or vjp that is at work sets the primal's place.
   void set_source(Place place) { source_ = std::move(place); }
   const Place& source() const { return source_; }
 
  private:
-  friend class Value;
+  ValueId add_value(std::string name, Type type, int op, const Place& source);
+  std::vector<Value> emit_call(Op op, const std::vector<Value>& arguments);
+
   Program* program_;
   int function_;
   Place source_;
 };
+
+// "model.cc:12", of the file without its folder, so that programs do not depend on where they were built.
+Place place_of(const std::source_location& where);
+// Throws UserError unless `name` is words of letters, digits and _ with dots between them, as users name values ("@" is ours).
+void check_name(std::string_view name, const Place& place);
 
 // apply("gelu", {x}): by name, for ops/functions.h and tests. The table is the program's.
 Value apply(std::string_view op, std::vector<Value> operands, Attributes attributes = {}, std::vector<Type> results = {},
@@ -85,17 +102,23 @@ std::vector<Value> apply_all(std::string_view op, std::vector<Value> operands, A
 class Scope {
  public:
   Trace& trace() const { return *trace_; }
-  Value input(std::string_view name, Dtype dtype, Shape shape, int64_t below = 0) const;  // main only
-  Value param(std::string_view name, Shape shape, Init init) const;  // dtype: the trace's
+  using Where = std::source_location;
+  Value input(std::string_view name, Dtype dtype, Shape shape, int64_t below = 0, Where where = Where::current()) const;  // main only
+  // The parameter as ops read it: its `use`, called name.use. Its dtype is the trace's. The same name again, in one function, is
+  // the same parameter (tied weights), read through another use; its shape must be equal then.
+  Value param(std::string_view name, Shape shape, Init init, Where where = Where::current()) const;
   // Calls `body` as function `function` under `prefix`: traced at the first call, reused after; the arguments must have the
-  // types they had then. Arguments are called by the given names inside.
+  // names and types they had then. Arguments are called by the given names inside.
   struct Argument { std::string_view name; Value value; };
+  using Body = std::function<std::vector<Value>(Scope&, const std::vector<Value>&)>;
   std::vector<Value> call(std::string_view function, std::string_view prefix, std::vector<Argument> arguments,
-                          const std::function<std::vector<Value>(Scope&, const std::vector<Value>&)>& body) const;
+                          const Body& body, Where where = Where::current()) const;
 
  private:
   friend class Trace;
   Scope(Trace* trace, int function) : trace_(trace), function_(function) {}
+  Builder& builder() const;
+  Value declare(std::string_view name, const Type& type, Init init, const Place& place) const;  // the parameter itself
   Trace* trace_;
   int function_;
 };
@@ -111,9 +134,8 @@ class Trace {
   Dtype dtype() const { return dtype_; }
   Value state(std::string_view name, Value param, Shape shape, Init init);  // optimizer state in main, linked to its parameter
   void result(Value value, Value in_place = {});
-  // The params of main in order of declaration, and which call (op index in main) first used it, -1: main itself.
-  std::vector<Value> params();
-  // The program so far, functions in order of use, main last. Verified.
+  std::vector<Value> params();  // of main, in order of declaration: the parameters themselves, not their uses
+  // The program so far, callees before callers, main last, without functions that nobody calls. Verified.
   Program program() const;
   // Direct access for autodiff: functions are added behind `main`'s builder index; main stays function 0 until program().
   Program& building() { return program_; }
@@ -121,11 +143,20 @@ class Trace {
 
  private:
   friend class Scope;
+  struct Traced {
+    std::string name;
+    int function = 0;
+    std::vector<std::string> arguments;  // its first parameters; the others are parameters of the model
+    bool done = false;                   // its body has run
+  };
+  // Makes the function and runs its body; gives the index in traced_.
+  std::ptrdiff_t trace_function(std::string_view function, const std::vector<Scope::Argument>& arguments, const Scope::Body& body,
+                                const Place& place);
+
   Program program_;  // main is functions[0] here
   Dtype dtype_;
   std::deque<Builder> builders_;
-  struct Traced;
-  std::vector<std::shared_ptr<Traced>> traced_;
+  std::deque<Traced> traced_;
 };
 
 // What an op's vjp sees. It appends ops through functions on Values and sets the operands' cotangents.
@@ -138,7 +169,7 @@ class Vjp {
 
   Builder& builder() const { return *builder_; }
   const Attributes& attributes() const { return *attributes_; }
-  Value operand(int i = 0) const { read_operand_.push_back(i); return operands_[static_cast<size_t>(i)]; }
+  Value operand(int i = 0) const { return operands_[static_cast<size_t>(i)]; }
   Value result(int i = 0) const { return results_[static_cast<size_t>(i)]; }
   Value cotangent(int i = 0) const { return cotangents_[static_cast<size_t>(i)]; }  // none: result i is not used
   bool needs(int i) const { return needed_[static_cast<size_t>(i)]; }               // operand i's cotangent is wanted
@@ -151,7 +182,6 @@ class Vjp {
   const Attributes* attributes_;
   std::vector<Value> operands_, results_, cotangents_, out_;
   std::vector<bool> needed_;
-  mutable std::vector<int> read_operand_;
 };
 
 // What an op's lowering sees: operands, attributes; it sets as many results as the op has.
