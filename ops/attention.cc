@@ -18,14 +18,17 @@ std::string attention_rule(std::span<const Type> operands, const Attributes&) {
 // dk and dv are summed over t: with t split they are pending.
 std::string attention_vjp_rule(std::span<const Type> operands, const Attributes&) {
   const bool grouped = !operands.empty() && operands[0].shape.rank() == 5;
-  return grouped ? "b g r t e, b g s e, b g s e, b g r t e, b g r t, b g r t e -> b g r t e, b g s e, b g s e | whole(s, e)"
-                 : "b h t e, b h s e, b h s e, b h t e, b h t, b h t e -> b h t e, b h s e, b h s e | whole(s, e)";
+  return grouped
+             ? "b g r t e, b g s e, b g s e, b g r t e, b g r t, b g r t e -> b g r t e, b g s e, b g s e | whole(s, e)"
+             : "b h t e, b h s e, b h s e, b h t e, b h t, b h t e -> b h t e, b h s e, b h s e | whole(s, e)";
 }
 
 void attention_gradient(Vjp& v) {
   if (v.cotangent(1))
-    throw UserError(v.builder().source(), "attention: no gradient through its result lse, the log-sum-exp of the scores");
-  auto out = v.builder().apply(attention_vjp_op(), {v.operand(0), v.operand(1), v.operand(2), v.result(0), v.result(1), v.cotangent()},
+    throw UserError(v.builder().source(),
+                    "attention: no gradient through its result lse, the log-sum-exp of the scores");
+  auto out = v.builder().apply(attention_vjp_op(),
+                               {v.operand(0), v.operand(1), v.operand(2), v.result(0), v.result(1), v.cotangent()},
                                v.attributes());
   for (int i = 0; i < 3; ++i) v.set(i, out[static_cast<size_t>(i)]);
 }
@@ -78,10 +81,13 @@ const OpDef& attention_vjp_op() {
       .cpu = cpu::attention_vjp,
       .cases = {{"f32[2,3,5,2], f32[2,3,5,2], f32[2,3,5,2], f32[2,3,5,2], f32[2,3,5], f32[2,3,5,2]", "{causal = true}",
                  "f32[2,3,5,2], f32[2,3,5,2], f32[2,3,5,2]"},
-                {"f32[1,3,5,2], f32[1,3,4,2], f32[1,3,4,2], f32[1,3,5,2], f32[1,3,5], f32[1,3,5,2]", "{causal = false}"},
-                {"f32[1,2,3,4,2], f32[1,2,4,2], f32[1,2,4,2], f32[1,2,3,4,2], f32[1,2,3,4], f32[1,2,3,4,2]", "{causal = true}"},
+                {"f32[1,3,5,2], f32[1,3,4,2], f32[1,3,4,2], f32[1,3,5,2], f32[1,3,5], f32[1,3,5,2]",
+                 "{causal = false}"},
+                {"f32[1,2,3,4,2], f32[1,2,4,2], f32[1,2,4,2], f32[1,2,3,4,2], f32[1,2,3,4], f32[1,2,3,4,2]",
+                 "{causal = true}"},
                 {"f32[0,3,5,2], f32[0,3,5,2], f32[0,3,5,2], f32[0,3,5,2], f32[0,3,5], f32[0,3,5,2]", "{causal = true}"},
-                {"f32[2,2,37,16], f32[2,2,37,16], f32[2,2,37,16], f32[2,2,37,16], f32[2,2,37], f32[2,2,37,16]", "{causal = true}"},
+                {"f32[2,2,37,16], f32[2,2,37,16], f32[2,2,37,16], f32[2,2,37,16], f32[2,2,37], f32[2,2,37,16]",
+                 "{causal = true}"},
                 {"f32[1,2,3,40,8], f32[1,2,40,8], f32[1,2,40,8], f32[1,2,3,40,8], f32[1,2,3,40], f32[1,2,3,40,8]",
                  "{causal = true}"}},
   };

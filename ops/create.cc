@@ -20,11 +20,13 @@ OpDef made(std::string_view name, std::string_view purpose, std::vector<Attribut
   return def;
 }
 
-std::vector<AttributeSpec> random_attributes() { return {{"seed", int64_t{0}, true}, {"name", std::string(), true}, {"scale", 1.0}}; }
+std::vector<AttributeSpec> random_attributes() {
+  return {{"seed", int64_t{0}, true}, {"name", std::string(), true}, {"scale", 1.0}};
+}
 
 std::vector<OpCase> random_cases() {
   const std::string attributes = "{name = \"w\", scale = 0.5, seed = 7}";
-  return {{"", attributes, "f32[5,3]"}, {"", attributes, "f32[1]"},      {"", attributes, "f32[0,3]"},
+  return {{"", attributes, "f32[5,3]"}, {"", attributes, "f32[1]"},     {"", attributes, "f32[0,3]"},
           {"", attributes, "f32[]"},    {"", attributes, "f32[2,3,4]"}, {"", attributes, "f32[29,67]"}};
 }
 
@@ -33,9 +35,13 @@ std::vector<OpCase> random_cases() {
 const OpDef& fill_op() {
   static const OpDef def = [] {
     OpDef d = made("fill", "the same value everywhere", {{"value", 0.0, true}}, reference::fill, cpu::fill);
+    d.zero_if_value0 = true;
     d.remake = true;
-    d.cases = {{"", "{value = 1.5}", "f32[5,3]"}, {"", "{value = 2.0}", "i32[4]"},  {"", "{value = 0.0}", "f32[]"},
-               {"", "{value = 1.5}", "f32[0,3]"}, {"", "{value = 1.5}", "f32[29,67]"}};
+    d.cases = {{"", "{value = 1.5}", "f32[5,3]"},
+               {"", "{value = 2.0}", "i32[4]"},
+               {"", "{value = 0.0}", "f32[]"},
+               {"", "{value = 1.5}", "f32[0,3]"},
+               {"", "{value = 1.5}", "f32[29,67]"}};
     return d;
   }();
   return def;
@@ -43,10 +49,14 @@ const OpDef& fill_op() {
 
 const OpDef& iota_op() {
   static const OpDef def = [] {
-    OpDef d = made("iota", "the global index along a dimension", {{"dimension", int64_t{0}}}, reference::iota, cpu::iota);
+    OpDef d =
+        made("iota", "the global index along a dimension", {{"dimension", int64_t{0}}}, reference::iota, cpu::iota);
     d.remake = true;
-    d.cases = {{"", "{dimension = 1}", "f32[5,3]"}, {"", "{dimension = 0}", "i32[5,3]"}, {"", "", "f32[4]"},
-               {"", "", "f32[0,3]"},                {"", "{dimension = 0}", "i32[29,67]"}};
+    d.cases = {{"", "{dimension = 1}", "f32[5,3]"},
+               {"", "{dimension = 0}", "i32[5,3]"},
+               {"", "", "f32[4]"},
+               {"", "", "f32[0,3]"},
+               {"", "{dimension = 0}", "i32[29,67]"}};
     return d;
   }();
   return def;
@@ -54,8 +64,9 @@ const OpDef& iota_op() {
 
 const OpDef& random_normal_op() {
   static const OpDef def = [] {
-    OpDef d = made("random_normal", "normal numbers of standard deviation `scale`: a function of seed, name and global index",
-                   random_attributes(), reference::random_normal, cpu::random_normal);
+    OpDef d =
+        made("random_normal", "normal numbers of standard deviation `scale`: a function of seed, name and global index",
+             random_attributes(), reference::random_normal, cpu::random_normal);
     d.random = true;
     d.flops_per_point = 60;
     d.cases = random_cases();
@@ -66,8 +77,8 @@ const OpDef& random_normal_op() {
 
 const OpDef& random_uniform_op() {
   static const OpDef def = [] {
-    OpDef d = made("random_uniform", "uniform numbers in [-scale, scale): a function of seed, name and global index", random_attributes(),
-                   reference::random_uniform, cpu::random_uniform);
+    OpDef d = made("random_uniform", "uniform numbers in [-scale, scale): a function of seed, name and global index",
+                   random_attributes(), reference::random_uniform, cpu::random_uniform);
     d.random = true;
     d.flops_per_point = 40;
     d.cases = random_cases();

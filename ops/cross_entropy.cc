@@ -14,8 +14,7 @@ void cross_entropy_gradient(Vjp& v) {
   if (!v.needs(0)) return;
   Value logits = v.operand(0), lse = v.result(1);
   Value out;
-  if (v.cotangent(0))
-    out = v.builder().apply(cross_entropy_vjp_op(), {logits, v.operand(1), lse, v.cotangent(0)})[0];
+  if (v.cotangent(0)) out = v.builder().apply(cross_entropy_vjp_op(), {logits, v.operand(1), lse, v.cotangent(0)})[0];
   if (v.cotangent(1)) {
     // The derivative of a row's log-sum-exp is its softmax.
     constexpr std::string_view column = "... -> ... 1";
@@ -27,7 +26,8 @@ void cross_entropy_gradient(Vjp& v) {
 }
 
 void cross_entropy_lower(Lowering& l) {
-  const auto emit = [&](const OpDef& op, std::vector<Value> operands, std::string_view part, Attributes attributes = {}) {
+  const auto emit = [&](const OpDef& op, std::vector<Value> operands, std::string_view part,
+                        Attributes attributes = {}) {
     return l.builder().apply(op, std::move(operands), std::move(attributes), {}, l.name() + std::string(part))[0];
   };
   Value logits = l.operand(0), targets = l.operand(1);
@@ -91,7 +91,10 @@ const OpDef& sum_exp_op() {
       .flops_per_point = 9,
       .reference = reference::sum_exp,
       .cpu = cpu::sum_exp,
-      .cases = {{"f32[2,3,5], f32[2,3]", "", "f32[2,3]"}, {"f32[5,1], f32[5]"}, {"f32[0,3], f32[0]"}, {"f32[4], f32[]"},
+      .cases = {{"f32[2,3,5], f32[2,3]", "", "f32[2,3]"},
+                {"f32[5,1], f32[5]"},
+                {"f32[0,3], f32[0]"},
+                {"f32[4], f32[]"},
                 {"f32[19,131], f32[19]"}},
   };
   return def;
@@ -106,7 +109,10 @@ const OpDef& log_add_op() {
       .flops_per_point = 9,
       .reference = reference::log_add,
       .cpu = cpu::log_add,
-      .cases = {{"f32[5,3], f32[5,3]", "", "f32[5,3]"}, {"f32[1], f32[1]"}, {"f32[0], f32[0]"}, {"f32[19,31], f32[19,31]"}},
+      .cases = {{"f32[5,3], f32[5,3]", "", "f32[5,3]"},
+                {"f32[1], f32[1]"},
+                {"f32[0], f32[0]"},
+                {"f32[19,31], f32[19,31]"}},
   };
   return def;
 }

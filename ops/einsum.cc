@@ -1,12 +1,12 @@
 // Products of two values, by a rule of the caller's.
+#include <algorithm>
+#include <array>
+
 #include "meshard/kernels/cpu/cpu.h"
 #include "meshard/kernels/reference/reference.h"
 #include "meshard/ops/functions.h"
 #include "meshard/ops/gradients.h"
 #include "meshard/ops/ops.h"
-
-#include <algorithm>
-#include <array>
 
 namespace meshard {
 namespace {
@@ -17,8 +17,8 @@ std::string einsum_rule(std::span<const Type>, const Attributes& attributes) {
   return std::string(rule);
 }
 
-// The gradient is an einsum with letters exchanged: da = (result, b -> a) of the cotangent and b, db = (a, result -> b). A
-// letter that only the operand itself has was summed on its own: its cotangent is repeated.
+// The gradient is an einsum with letters exchanged: da = (result, b -> a) of the cotangent and b, db = (a, result ->
+// b). A letter that only the operand itself has was summed on its own: its cotangent is repeated.
 void einsum_vjp(Vjp& v) {
   const std::array<Type, 2> types{v.operand(0).type(), v.operand(1).type()};
   const BoundRule rule = bind_rule(einsum_op(), v.attributes(), types, {}, v.builder().source());
@@ -30,7 +30,8 @@ void einsum_vjp(Vjp& v) {
     std::vector<BoundRule::Dim> known;
     Attributes lonely;
     for (size_t d = 0; d < mine.size(); ++d) {
-      const bool alone = std::all_of(mine[d].begin(), mine[d].end(), [&](int f) { return !rule.in(other, f) && !rule.in(result, f); });
+      const bool alone =
+          std::all_of(mine[d].begin(), mine[d].end(), [&](int f) { return !rule.in(other, f) && !rule.in(result, f); });
       if (alone && !mine[d].empty()) {
         lonely.set(factor_name(rule, mine[d][0]), types[i].shape.dims[d]);
       } else {
@@ -38,9 +39,11 @@ void einsum_vjp(Vjp& v) {
       }
     }
     Value theirs = v.operand(static_cast<int>(1 - i));
-    Value cotangent = i == 0 ? einsum(rule_text(rule, std::array{result, other}, std::array{known}), v.cotangent(), theirs)
-                             : einsum(rule_text(rule, std::array{other, result}, std::array{known}), theirs, v.cotangent());
-    if (!lonely.empty()) cotangent = broadcast(cotangent, rule_text(rule, std::array{known}, std::array{mine}), lonely);
+    Value cotangent =
+        i == 0 ? einsum(bound_text(rule, std::array{result, other}, std::array{known}), v.cotangent(), theirs)
+               : einsum(bound_text(rule, std::array{other, result}, std::array{known}), theirs, v.cotangent());
+    if (!lonely.empty())
+      cotangent = broadcast(cotangent, bound_text(rule, std::array{known}, std::array{mine}), lonely);
     v.set(static_cast<int>(i), cotangent);
   }
 }

@@ -15,7 +15,8 @@ OpDef unary(std::string_view name, std::string_view purpose, PrepareFn reference
   def.in_place = {{0, 0}};
   def.reference = reference;
   def.cpu = cpu;
-  def.cases = {{"f32[5,3]", "", "f32[5,3]"}, {"f32[1,5]"}, {"f32[0,3]"}, {"f32[]", "", "f32[]"}, {"f32[3,2,4]"}, {"f32[29,67]"}};
+  def.cases = {{"f32[5,3]", "", "f32[5,3]"}, {"f32[1,5]"},   {"f32[0,3]"},
+               {"f32[]", "", "f32[]"},       {"f32[3,2,4]"}, {"f32[29,67]"}};
   return def;
 }
 
@@ -24,7 +25,8 @@ OpDef unary_vjp(std::string_view name, std::string_view purpose, PrepareFn refer
   def.rule = "..., ... -> ...";
   def.in_place = {{0, 0}, {0, 1}};
   def.linear = {{1}};
-  def.cases = {{"f32[5,3], f32[5,3]", "", "f32[5,3]"}, {"f32[1], f32[1]"}, {"f32[0,3], f32[0,3]"}, {"f32[29,67], f32[29,67]"}};
+  def.cases = {
+      {"f32[5,3], f32[5,3]", "", "f32[5,3]"}, {"f32[1], f32[1]"}, {"f32[0,3], f32[0,3]"}, {"f32[29,67], f32[29,67]"}};
   return def;
 }
 
@@ -107,7 +109,8 @@ const OpDef& reciprocal_op() {
 
 const OpDef& gelu_op() {
   static const OpDef def = [] {
-    OpDef d = smooth("gelu", "x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2", reference::gelu, cpu::gelu, gelu_gradient, 14);
+    OpDef d = smooth("gelu", "x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2", reference::gelu, cpu::gelu,
+                     gelu_gradient, 14);
     d.remake = true;  // its operand is kept for the gradient anyway
     return d;
   }();

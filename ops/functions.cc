@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "meshard/ir/op.h"
+#include "meshard/ops/gradients.h"
 
 namespace meshard {
 namespace {
@@ -15,12 +16,12 @@ Place place_of(const Builder& builder, const Where& where) {
 
 std::vector<Value> emit(Builder& builder, std::string_view op, std::vector<Value> operands, const Where& where,
                         Attributes attributes = {}, std::vector<Type> results = {}) {
-  return builder.apply(builder.program().table->get(op), std::move(operands), std::move(attributes), std::move(results), "",
-                       place_of(builder, where));
+  return builder.apply(builder.program().table->get(op), std::move(operands), std::move(attributes), std::move(results),
+                       "", place_of(builder, where));
 }
 
-std::vector<Value> emit_all(std::string_view op, std::vector<Value> operands, const Where& where, Attributes attributes = {},
-                            std::vector<Type> results = {}) {
+std::vector<Value> emit_all(std::string_view op, std::vector<Value> operands, const Where& where,
+                            Attributes attributes = {}, std::vector<Type> results = {}) {
   for (size_t i = 0; i < operands.size(); ++i) {
     if (!operands[i])
       throw UserError(Place{where.file_name(), static_cast<int>(where.line()), 0},
@@ -82,6 +83,8 @@ Value min(Value x, std::string_view rule, Where where) { return reduce("min", x,
 Value sum_squares(Value x, Where where) { return emit_one("sum_squares", {x}, where); }
 
 Value reshape(Value x, std::string_view rule, Attributes sizes, Where where) {
+  check_none_lost("reshape", rule);
+  check_none_made("reshape", rule);
   sizes.set("rule", std::string(rule));
   return emit_one("reshape", {x}, where, std::move(sizes));
 }
@@ -91,6 +94,7 @@ Value transpose(Value x, std::string_view rule, Where where) {
 }
 
 Value broadcast(Value x, std::string_view rule, Attributes sizes, Where where) {
+  check_none_lost("broadcast", rule);
   sizes.set("rule", std::string(rule));
   return emit_one("broadcast", {x}, where, std::move(sizes));
 }
@@ -123,6 +127,8 @@ Value fill(Builder& builder, double value, Type type, Where where) {
 }
 
 Value iota(Builder& builder, Type type, int dimension, Where where) {
+  if (dimension < 0 || dimension >= type.shape.rank())
+    throw UserError(place_of(builder, where), fmt::format("iota: {} has no dimension {}", type.str(), dimension));
   return emit(builder, "iota", {}, where, {{"dimension", int64_t{dimension}}}, {std::move(type)}).at(0);
 }
 
@@ -142,10 +148,11 @@ Value random_uniform(Builder& builder, Type type, int64_t seed, std::string_view
   return random(builder, "random_uniform", std::move(type), seed, name, scale, where);
 }
 
-std::array<Value, 3> adamw(Value w, Value m, Value v, Value g, Value rate, Value scale, Value step, AdamwOptions options,
-                           Where where) {
-  auto out = emit_all("adamw", {w, m, v, g, rate, scale, step}, where,
-                      {{"beta1", options.beta1}, {"beta2", options.beta2}, {"eps", options.eps}, {"decay", options.decay}});
+std::array<Value, 3> adamw(Value w, Value m, Value v, Value g, Value rate, Value scale, Value step,
+                           AdamwOptions options, Where where) {
+  auto out =
+      emit_all("adamw", {w, m, v, g, rate, scale, step}, where,
+               {{"beta1", options.beta1}, {"beta2", options.beta2}, {"eps", options.eps}, {"decay", options.decay}});
   return {out.at(0), out.at(1), out.at(2)};
 }
 

@@ -18,9 +18,12 @@ std::string term_text(const BoundRule& rule, const std::vector<BoundRule::Dim>& 
   for (const BoundRule::Dim& dim : dims) {
     std::vector<std::string> names;
     for (int f : dim) names.push_back(factor_name(rule, f));
-    if (names.empty()) words.emplace_back("1");
-    else if (names.size() == 1) words.push_back(names[0]);
-    else words.push_back(fmt::format("({})", fmt::join(names, " ")));
+    if (names.empty())
+      words.emplace_back("1");
+    else if (names.size() == 1)
+      words.push_back(names[0]);
+    else
+      words.push_back(fmt::format("({})", fmt::join(names, " ")));
   }
   return fmt::format("{}", fmt::join(words, " "));
 }
@@ -83,12 +86,14 @@ Value repeat_over(Value cotangent, const BoundRule& rule, const Type& type, doub
   for (int f = 0; f < static_cast<int>(rule.factors.size()); ++f)
     if (rule.reduced(f, 0)) sizes.set(factor_name(rule, f), rule.factors[static_cast<size_t>(f)].size);
   if (factor != 1) cotangent = scale(cotangent, factor);  // while it is small
-  if (sizes.empty()) return rule.results[0] == rule.operands[0] ? cotangent : transpose(cotangent, rule_text(rule, rule.results, rule.operands));
-  return broadcast(cotangent, rule_text(rule, rule.results, rule.operands), sizes);
+  if (sizes.empty())
+    return rule.results[0] == rule.operands[0] ? cotangent
+                                               : transpose(cotangent, bound_text(rule, rule.results, rule.operands));
+  return broadcast(cotangent, bound_text(rule, rule.results, rule.operands), sizes);
 }
 
-std::string rule_text(const BoundRule& rule, std::span<const std::vector<BoundRule::Dim>> operands,
-                      std::span<const std::vector<BoundRule::Dim>> results) {
+std::string bound_text(const BoundRule& rule, std::span<const std::vector<BoundRule::Dim>> operands,
+                       std::span<const std::vector<BoundRule::Dim>> results) {
   std::vector<std::string> left, right;
   for (const auto& dims : operands) left.push_back(term_text(rule, dims));
   for (const auto& dims : results) right.push_back(term_text(rule, dims));
@@ -99,14 +104,16 @@ void check_none_lost(std::string_view op, std::string_view text) {
   const Rule rule = Rule::parse(text);
   const std::string lost = missing_name(rule.operands, rule.results);
   if (!lost.empty())
-    throw UserError(fmt::format("{} \"{}\": {} of the operand is not in the result; sum reduces a dimension", op, text, lost));
+    throw UserError(
+        fmt::format("{} \"{}\": {} of the operand is not in the result; sum reduces a dimension", op, text, lost));
 }
 
 void check_none_made(std::string_view op, std::string_view text) {
   const Rule rule = Rule::parse(text);
   const std::string made = missing_name(rule.results, rule.operands);
   if (!made.empty())
-    throw UserError(fmt::format("{} \"{}\": {} of the result is in no operand; broadcast makes a dimension", op, text, made));
+    throw UserError(
+        fmt::format("{} \"{}\": {} of the result is in no operand; broadcast makes a dimension", op, text, made));
 }
 
 }  // namespace meshard

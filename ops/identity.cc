@@ -1,5 +1,6 @@
-// Ops whose result is their operand: the roles of a parameter, a value with a layout of its own, and the collectives, which
-// change a layout and no value. The executor runs collectives; the rest vanish or become collectives in partition.
+// Ops whose result is their operand: the roles of a parameter, a value with a layout of its own, and the collectives,
+// which change a layout and no value. The executor runs collectives; the rest vanish or become collectives in
+// partition.
 #include "meshard/ir/trace.h"
 #include "meshard/kernels/cpu/cpu.h"
 #include "meshard/kernels/reference/reference.h"
@@ -76,12 +77,14 @@ const OpDef& all_gather_op() {
 }
 
 const OpDef& all_reduce_op() {
-  static const OpDef def = collective("all_reduce", "a pending reduction is done, on all devices", Collective::all_reduce);
+  static const OpDef def =
+      collective("all_reduce", "a pending reduction is done, on all devices", Collective::all_reduce);
   return def;
 }
 
 const OpDef& reduce_scatter_op() {
-  static const OpDef def = collective("reduce_scatter", "a pending reduction is done, each device gets a part", Collective::reduce_scatter);
+  static const OpDef def =
+      collective("reduce_scatter", "a pending reduction is done, each device gets a part", Collective::reduce_scatter);
   return def;
 }
 
@@ -96,7 +99,8 @@ const OpDef& permute_op() {
 }
 
 const OpDef& exchange_op() {
-  static const OpDef def = collective("exchange", "each device gets the pieces that it lacks from those that hold them", Collective::exchange);
+  static const OpDef def = collective("exchange", "each device gets the pieces that it lacks from those that hold them",
+                                      Collective::exchange);
   return def;
 }
 

@@ -1,4 +1,5 @@
-// Norms over the last dimension. Their gradients need the statistics of the forward pass but give no cotangent for them.
+// Norms over the last dimension. Their gradients need the statistics of the forward pass but give no cotangent for
+// them.
 #include "meshard/base/error.h"
 #include "meshard/ir/trace.h"
 #include "meshard/kernels/cpu/cpu.h"
@@ -24,7 +25,8 @@ void rms_norm_gradient(Vjp& v) {
 
 void layer_norm_gradient(Vjp& v) {
   refuse_statistics(v, 1, 2, "layer_norm");
-  auto out = v.builder().apply(layer_norm_vjp_op(), {v.operand(0), v.operand(1), v.result(1), v.result(2), v.cotangent()});
+  auto out =
+      v.builder().apply(layer_norm_vjp_op(), {v.operand(0), v.operand(1), v.result(1), v.result(2), v.cotangent()});
   for (int i = 0; i < 3; ++i) v.set(i, out[static_cast<size_t>(i)]);
 }
 

@@ -69,8 +69,8 @@ const OpDef& sum_op() {
 
 const OpDef& mean_op() {
   static const OpDef def = [] {
-    OpDef d = reduction("mean", "the sum over the names that the result lacks, divided by their global count", reference::mean,
-                        cpu::mean);
+    OpDef d = reduction("mean", "the sum over the names that the result lacks, divided by their global count",
+                        reference::mean, cpu::mean);
     d.rule_for = reduce_rule<mean_op>;
     d.linear = {{0}};
     d.vjp = mean_vjp;
@@ -101,7 +101,8 @@ const OpDef& min_op() {
 
 const OpDef& sum_squares_op() {
   static const OpDef def = [] {
-    OpDef d = reduction("sum_squares", "the sum of the squares of all elements", reference::sum_squares, cpu::sum_squares);
+    OpDef d =
+        reduction("sum_squares", "the sum of the squares of all elements", reference::sum_squares, cpu::sum_squares);
     d.rule = "... -> ";
     d.attributes = {};
     d.flops_per_point = 2;

@@ -10,12 +10,6 @@
 namespace meshard {
 namespace {
 
-std::string reshape_rule(std::span<const Type>, const Attributes& attributes) {
-  check_none_lost("reshape", attributes.text("rule"));
-  check_none_made("reshape", attributes.text("rule"));
-  return std::string(attributes.text("rule"));
-}
-
 std::string transpose_rule(std::span<const Type>, const Attributes& attributes) {
   check_none_lost("transpose", attributes.text("rule"));
   check_none_made("transpose", attributes.text("rule"));
@@ -28,15 +22,11 @@ std::string turned_round(std::string_view text) {
   return rule.str();
 }
 
-std::string broadcast_rule(std::span<const Type>, const Attributes& attributes) {
-  check_none_lost("broadcast", attributes.text("rule"));
-  return std::string(attributes.text("rule"));
-}
-
 void broadcast_vjp(Vjp& v) { v.set(0, sum(v.cotangent(), turned_round(v.attributes().text("rule")))); }
 
 void reshape_vjp(Vjp& v) {
-  const BoundRule rule = bind_rule(reshape_op(), v.attributes(), std::array{v.operand().type()}, {}, v.builder().source());
+  const BoundRule rule =
+      bind_rule(reshape_op(), v.attributes(), std::array{v.operand().type()}, {}, v.builder().source());
   // Dimensions of several factors in the result are taken apart again, which needs the sizes of all but one.
   Attributes sizes;
   for (const BoundRule::Dim& dim : rule.results[0])
@@ -53,7 +43,6 @@ const OpDef& reshape_op() {
   static const OpDef def = {
       .name = "reshape",
       .purpose = "the same elements in the same order: dimensions split into factors, merged, or of size 1",
-      .rule_for = reshape_rule,
       .attributes = {{"rule", std::string(), true}},
       .linear = {{0}},
       .in_place = {{0, 0}},
@@ -100,7 +89,6 @@ const OpDef& broadcast_op() {
   static const OpDef def = {
       .name = "broadcast",
       .purpose = "repeated along the names that only the result has, whose sizes are attributes",
-      .rule_for = broadcast_rule,
       .attributes = {{"rule", std::string(), true}},
       .linear = {{0}},
       .remake = true,

@@ -1,7 +1,7 @@
+#include "meshard/ir/trace.h"
 #include "meshard/kernels/cpu/cpu.h"
 #include "meshard/kernels/reference/reference.h"
 #include "meshard/ops/ops.h"
-#include "meshard/ir/trace.h"
 
 namespace meshard {
 namespace {
@@ -35,7 +35,10 @@ const OpDef& softmax_vjp_op() {
       .flops_per_point = 4,
       .reference = reference::softmax_vjp,
       .cpu = cpu::softmax_vjp,
-      .cases = {{"f32[5,3], f32[5,3]", "", "f32[5,3]"}, {"f32[4], f32[4]"}, {"f32[0,3], f32[0,3]"}, {"f32[19,131], f32[19,131]"}},
+      .cases = {{"f32[5,3], f32[5,3]", "", "f32[5,3]"},
+                {"f32[4], f32[4]"},
+                {"f32[0,3], f32[0,3]"},
+                {"f32[19,131], f32[19,131]"}},
   };
   return def;
 }
