@@ -1,12 +1,11 @@
 #include "meshard/ir/parse.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "absl/container/flat_hash_map.h"
 #include "fmt/format.h"
-#include "meshard/base/text.h"
 #include "meshard/ir/runs.h"
+#include "meshard/ir/text_reader.h"
 
 namespace meshard {
 namespace {
@@ -21,19 +20,15 @@ std::string_view trimmed(std::string_view text) {
   return text.substr(0, text.find_last_not_of(kBlanks) + 1);
 }
 
-class Parser {
+class Parser : private TextReader {
  public:
-  Parser(std::string_view text, std::string_view file, const OpTable& table)
-      : in_(text, file), text_(text), file_(file) {
+  Parser(std::string_view text, std::string_view file, const OpTable& table) : TextReader(text, file) {
     program_.table = &table;
   }
 
   Program program() {
-    if (in_.accept_word("meshard")) version();
-    if (in_.accept_word("mesh")) {
-      program_.mesh = Mesh::parse(in_);
-      program_.mesh = program_.mesh->with_cuts(find_cuts(text_, file_, *program_.mesh));
-    }
+    preamble();
+    program_.mesh = mesh_;
     while (!in_.at_end()) function();
     if (program_.functions.empty()) in_.fail("the text has no function; a program needs at least one, and the last is main");
     if (!any_marked_) pin_all();
@@ -41,14 +36,6 @@ class Parser {
   }
 
  private:
-  // A type with what may follow it.
-  struct Typed {
-    Type type;
-    Place place;
-    std::optional<Layout> layout;
-    bool marked = false;
-    int64_t below = 0;
-  };
   struct Argument {
     std::string value, first, last;  // "" where not written; may have "#"
     bool index = false;
@@ -57,66 +44,13 @@ class Parser {
 
   Function& f() { return program_.functions.back(); }
 
-  void version() {
-    const Place place = in_.place();
-    const int64_t version = in_.integer("the version of the text");
-    if (version > kTextVersion) {
-      in_.fail(place, fmt::format("text version {}; this program reads up to {}", version, kTextVersion));
-    }
-    if (version < 1) in_.fail(place, fmt::format("text version {}; versions count from 1", version));
-  }
-
   void pin_all() {
     for (Function& function : program_.functions) {
       for (ValueInfo& v : function.values) v.pinned = v.layout.has_value();
     }
   }
 
-  // Runs what throws UserErrors that know the place but not the line, and shows the line.
-  template <class Body>
-  auto show_line(const Place& place, Body body) {
-    try {
-      return body();
-    } catch (const UserError& error) {
-      if (!error.diagnostic().notes.empty()) throw;
-      in_.fail(place, error.diagnostic().text);
-    }
-  }
-
   // --- names
-
-  std::string function_name(std::string_view what) {
-    const Place place = in_.place();
-    std::string name = in_.word_of(".", what);
-    if (split_name(name).empty()) in_.fail(place, fmt::format("\"{}\" is no name of a function", name));
-    return name;
-  }
-
-  // A name that begins with "%", without it.
-  std::string value_name(std::string_view also = "") {
-    const Place place = in_.place();
-    if (in_.peek() != '%') in_.expect("%");
-    const std::string name = in_.word_of(fmt::format("%.@{}", also), "a value").substr(1);
-    if (name.empty() || name.find('%') != std::string::npos) in_.fail(place, fmt::format("\"%{}\" is no name of a value", name));
-    return name;
-  }
-
-  // One without ranges.
-  std::string plain_name() {
-    const Place place = in_.place();
-    std::string name = value_name();
-    const NameParts parts = split_name(name);
-    if (parts.empty() || find_range(parts)) in_.fail(place, fmt::format("\"%{}\" is no name of one value", name));
-    return name;
-  }
-
-  NameParts run_name() {
-    const Place place = in_.place();
-    const std::string name = value_name();
-    NameParts parts = split_name(name);
-    if (parts.empty()) in_.fail(place, fmt::format("\"%{}\" is no name of a value; a range is two numbers, as in 0..11", name));
-    return parts;
-  }
 
   ValueId find(std::string_view name, const Place& place) {
     const auto found = ids_.find(std::string(name));
@@ -154,27 +88,6 @@ class Parser {
   }
 
   // --- types
-
-  Typed typed() {
-    Typed out;
-    out.place = in_.place();
-    out.type = Type::parse(in_);
-    if (in_.peek() == '[') {
-      if (!program_.mesh) in_.fail("a layout needs a mesh; write a line such as \"mesh data=2, model=4\" before the first function");
-      const Place place = in_.place();
-      out.layout = show_line(place, [&] { return Layout::parse(in_, *program_.mesh, out.type.shape.rank()); });
-      out.marked = in_.accept("!");
-      any_marked_ = any_marked_ || out.marked;
-    }
-    if (in_.accept_word("below")) {
-      in_.expect("=");
-      const Place place = in_.place();
-      out.below = in_.integer("a bound");
-      if (out.below < 1) in_.fail(place, fmt::format("below={}: a bound is 1 or more", out.below));
-      if (is_float(out.type.dtype)) in_.fail(place, fmt::format("below is a bound of integers; the type is {}", out.type.str()));
-    }
-    return out;
-  }
 
   static ValueInfo value_info(std::string name, const Typed& typed, int op, Place source) {
     return {std::move(name), typed.type, typed.layout, typed.marked, typed.below, op, std::move(source)};
@@ -247,24 +160,6 @@ class Parser {
     return expand_runs(items, kMostValues - values_, [&](const Place& place, std::string text) { in_.fail(place, std::move(text)); });
   }
 
-  Init init() {
-    in_.expect("=");
-    const Place place = in_.place();
-    const std::string kind = in_.word("zeros, ones, normal(s) or uniform(s)");
-    if (kind == "zeros") return {};
-    if (kind == "ones") return {Init::ones};
-    if (kind != "normal" && kind != "uniform") {
-      const std::string known[] = {"zeros", "ones", "normal", "uniform"};
-      in_.fail(place, fmt::format("no init \"{}\"; there are zeros, ones, normal(s) and uniform(s){}", kind, did_you_mean(kind, known)));
-    }
-    in_.expect("(");
-    const Place number = in_.place();
-    const double scale = in_.number("a scale");
-    if (!std::isfinite(scale) || scale < 0) in_.fail(number, "a scale is a finite number, 0 or more");
-    in_.expect(")");
-    return {kind == "normal" ? Init::normal : Init::uniform, scale};
-  }
-
   void body() {
     while (!in_.accept("}")) {
       if (in_.accept_word("return")) {
@@ -316,7 +211,7 @@ class Parser {
       op.kind = Op::wait;
       const Place value = in_.place();
       op.operands = {find(plain_name(), value)};
-      guard(op);
+      op.guard = guard();
       append(std::move(op));
     } else if (in_.peek() == '%') {
       apply(std::move(op));
@@ -331,26 +226,6 @@ class Parser {
       in_.fail(op.source, fmt::format("the text makes more than {} ops or {} operands", kMostValues, kMostOperands));
     }
     f().ops.push_back(std::move(op));
-  }
-
-  void guard(Op& op) {
-    if (!in_.accept_word("at")) return;
-    do {
-      const Place place = in_.place();
-      const std::string name = in_.word("an axis of the mesh");
-      if (!program_.mesh) in_.fail(place, "a guard needs a mesh; write a line such as \"mesh pipe=4\" before the first function");
-      const Axis& axis = show_line(place, [&]() -> const Axis& { return program_.mesh->axis(name, place); });
-      const auto index = static_cast<int>(&axis - program_.mesh->axes().data());
-      in_.expect("=");
-      const int64_t coordinate = in_.integer("a coordinate");
-      if (coordinate < 0 || coordinate >= axis.size) {
-        in_.fail(place, fmt::format("{}={} is outside of mesh {}", name, coordinate, program_.mesh->str()));
-      }
-      for (const auto& [other, at] : op.guard) {
-        if (other == index) in_.fail(place, fmt::format("the guard names axis {} twice", name));
-      }
-      op.guard.emplace_back(index, coordinate);
-    } while (in_.accept(","));
   }
 
   void apply(Op op) {
@@ -377,12 +252,12 @@ class Parser {
     }
     const Place attributes = in_.place();
     if (op.def->collective && in_.peek() == '{') {
-      over(op);
+      op.over = over(*op.def);
     } else if (in_.peek() == '{') {
       op.attributes = Attributes::parse(in_);
     }
     show_line(attributes, [&] { check_attributes(*op.def, op.attributes, attributes); });
-    guard(op);
+    op.guard = guard();
     in_.expect(":");
     std::vector<Typed> types{typed()};
     while (in_.accept(",")) types.push_back(typed());
@@ -397,17 +272,6 @@ class Parser {
   }
 
   static std::string results_text(int results) { return fmt::format("{} result{}", results, results == 1 ? "" : "s"); }
-
-  // "{over = (data,model)}": the only thing that a collective says of itself.
-  void over(Op& op) {
-    in_.expect("{");
-    if (!in_.accept_word("over")) in_.fail(fmt::format("expected \"over\": {} takes {{over = axes}}", op.def->name));
-    in_.expect("=");
-    const Place place = in_.place();
-    if (!program_.mesh) in_.fail(place, "a collective needs a mesh; write a line such as \"mesh data=2\" before the first function");
-    op.over = AtomSet::of(show_line(place, [&] { return program_.mesh->parse_atoms(in_); }));
-    in_.expect("}");
-  }
 
   void check_types(const Op& op, const std::vector<Typed>& written, const Place& place) {
     std::vector<Type> operands, results;
@@ -442,7 +306,7 @@ class Parser {
       if (prefix.empty()) in_.fail(at, fmt::format("\"{}\" is no prefix of names", text));
     }
     const std::vector<Argument> arguments = this->arguments(op);
-    guard(op);
+    op.guard = guard();
     const std::optional<size_t> part = find_range(prefix);
     if (!part) {
       call_once(std::move(op), join_parts(prefix), arguments, std::nullopt, false, false);
@@ -531,13 +395,9 @@ class Parser {
     append(std::move(op));
   }
 
-  Scanner in_;
-  std::string_view text_;
-  std::string file_;
   Program program_;
   absl::flat_hash_map<std::string, ValueId> ids_;  // of the function at hand; only looked up
   int64_t values_ = 0, ops_ = 0, operands_ = 0;
-  bool any_marked_ = false;
 };
 
 }  // namespace
