@@ -129,7 +129,7 @@ int64_t Scanner::integer(std::string_view what) {
   const size_t begin = at_ + (text_[at_] == '+');
   int64_t value = 0;
   const auto result = std::from_chars(text_.data() + begin, text_.data() + end, value);
-  if (result.ec != std::errc()) fail(fmt::format("{}: {} does not fit in 63 bits", what, text_.substr(at_, length)));
+  if (result.ec != std::errc()) fail(fmt::format("expected {} but {} does not fit in 63 bits", what, text_.substr(at_, length)));
   while (at_ < end) step();
   return value;
 }
@@ -148,7 +148,7 @@ double Scanner::number(std::string_view what) {
   double value = 0;
   const auto result = std::from_chars(text_.data() + begin, text_.data() + end, value);
   if (result.ec != std::errc() || result.ptr != text_.data() + end) {
-    fail(fmt::format("{}: {} is no number that a double can hold", what, text_.substr(at_, end - at_)));
+    fail(fmt::format("expected {} but {} is no number that a double can hold", what, text_.substr(at_, end - at_)));
   }
   while (at_ < end) step();
   return value;

@@ -98,7 +98,7 @@ std::string_view leading(std::string_view name, size_t parts) {
 // "names under block.0: wq wk wv": the names beside the place where a pattern stops matching.
 std::string names_beside(std::string_view pattern, std::span<const std::string> names) {
   const auto dots = static_cast<size_t>(std::ranges::count(pattern, '.'));
-  for (size_t parts = dots + 1; parts-- > 0;) {
+  for (size_t parts = dots + 2; parts-- > 0;) {  // also below a pattern that is too short
     std::string_view under;
     std::vector<std::string_view> next;
     for (const std::string& name : names) {
