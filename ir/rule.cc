@@ -115,7 +115,8 @@ Rule Rule::parse(std::string_view text, const Place& place) {
 }
 
 std::string Rule::str() const {
-  std::string out = terms_text(operands) + " -> " + terms_text(results);
+  std::string out = terms_text(operands);
+  out += (out.ends_with(' ') ? "-> " : " -> ") + terms_text(results);
   if (!whole.empty() || !lower.empty()) out += " |";
   if (!whole.empty()) out += fmt::format(" whole({})", absl::StrJoin(whole, ","));
   if (!lower.empty()) out += fmt::format(" lower({})", absl::StrJoin(lower, ","));

@@ -36,13 +36,12 @@ std::string illegal_dim(const Mesh& mesh, const BoundRule& rule, const Dim& dim,
   for (size_t i = 0; i + 1 < dim.size(); ++i) {
     const Factor& f = factor(rule, dim[i]);
     const int64_t parts = mesh.parts(atoms[static_cast<size_t>(dim[i])]);
-    const auto in_dim = [&] { return fmt::format("{} of {}", f.name, dim_text(rule, dim)); };
-    if (f.size % parts != 0) return fmt::format("{} is {}, which {} parts do not divide", in_dim(), f.size, parts);
+    if (f.size % parts != 0) return fmt::format("{} of {} is {}, which {} parts do not divide", f.name, dim_text(rule, dim), f.size, parts);
     if (parts == f.size) continue;
     for (size_t j = i + 1; j < dim.size(); ++j) {
       if (atoms[static_cast<size_t>(dim[j])].empty()) continue;
-      return fmt::format("{} is {} in {} parts; only one split down to 1 leaves {} to be split", in_dim(), f.size, parts,
-                         factor(rule, dim[j]).name);
+      return fmt::format("{} of {} can be split only below {} parts of {}, which has {}", factor(rule, dim[j]).name, dim_text(rule, dim), f.size,
+                         f.name, parts);
     }
   }
   return "";
@@ -219,8 +218,9 @@ class SplitFinder {
     std::string list;
     for (int i : pending) list += fmt::format("{}{}", list.empty() ? "" : " and ", i);
     const AtomSet over = operands_[static_cast<size_t>(pending[0])].pending_atoms();
-    return fmt::format("operand{} {} {} pending over {}, and {} is not linear in {}", pending.size() == 1 ? "" : "s", list,
-                       pending.size() == 1 ? "is" : "are", mesh_.atoms_text(over), def_.name, pending.size() == 1 ? "it" : "them together");
+    const bool one = pending.size() == 1;
+    return fmt::format("operand{} {} {} pending over {}; {} is not linear in {}", one ? "" : "s", list, one ? "is" : "are",
+                       mesh_.atoms_text(over), def_.name, one ? "it alone" : "them together");
   }
 
   std::string check_results() const {
