@@ -9,7 +9,7 @@
 #include <sstream>
 
 #include "meshard/base/error.h"
-#include "meshard/kernels/random.h"
+#include "meshard/launch/draw.h"
 
 namespace meshard {
 namespace {
@@ -89,7 +89,7 @@ Batch TextData::windows(const std::string& text, const std::vector<int64_t>& beg
 Batch TextData::train_batch(uint64_t seed, int64_t step, int64_t batch, int64_t seq) const {
   std::vector<int64_t> begins;
   const auto places = static_cast<uint64_t>(train_bytes() - seq);
-  for (int64_t row = 0; row < batch; ++row) begins.push_back(static_cast<int64_t>(random_bits(seed, "batch", static_cast<uint64_t>(step * batch + row)) % places));
+  for (int64_t row = 0; row < batch; ++row) begins.push_back(static_cast<int64_t>(random_bits(seed, Stream::batches, static_cast<uint64_t>(step * batch + row)) % places));
   return windows(train_, begins, seq);
 }
 

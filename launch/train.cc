@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "meshard/collectives/lockstep.h"
+#include "meshard/launch/draw.h"
 #include "meshard/launch/progress.h"
 #include "meshard/launch/report.h"
 #include "meshard/launch/text_data.h"
@@ -130,7 +131,7 @@ std::string generate(Executor& e, const TrainOptions& o) {
     double largest = -INFINITY, sum = 0;
     for (double x : logits) largest = std::max(largest, x);
     for (double& x : logits) sum += x = std::exp((x - largest) / kTemperature);
-    double u = random_unit(o.seed, "sample", static_cast<uint64_t>(i)) * sum;
+    double u = random_unit(o.seed, Stream::sample, static_cast<uint64_t>(i)) * sum;
     int32_t token = 0;
     while (token < 255 && (u -= logits[static_cast<size_t>(token)]) > 0) ++token;
     out.push_back(static_cast<char>(token));

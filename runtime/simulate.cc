@@ -40,7 +40,7 @@ class World {
         std::vector<int64_t> begin;
         for (const Block& b : local_rect(mesh_, e.type.shape, e.layout, ranks_[d]).dims) begin.push_back(b.begin);
         const View view = state_->view(e.name, static_cast<int>(d));
-        fill_uniform(view, e.type.shape, begin, seed, e.name, 1.0);
+        fill_uniform(view, e.type.shape, begin, static_cast<int64_t>(seed), e.name, 1.0);
         if (e.kind != ParamInfo::state) continue;
         // Second moments and counts of optimizers are not negative.
         std::vector<double> values(static_cast<size_t>(view.elements()));
@@ -61,7 +61,7 @@ class World {
       if (v.type.dtype == Dtype::i32) {
         Buffer reals(v.type.shape.elements() * 8);
         const View uniform{reals.data(), Dtype::f64, v.type.shape};
-        fill_uniform(uniform, v.type.shape, zero, seed, v.name, 0.5);
+        fill_uniform(uniform, v.type.shape, zero, static_cast<int64_t>(seed), v.name, 0.5);
         const auto below = static_cast<double>(v.below > 0 ? v.below : 2);
         for (int64_t i = 0; i < view.elements(); ++i) {
           view.as<int32_t>()[i] = static_cast<int32_t>(std::min(below - 1, std::floor((uniform.as<double>()[i] + 0.5) * below)));
@@ -70,7 +70,7 @@ class World {
         const double half = 0.5;
         write_doubles(&half, view);
       } else {
-        fill_normal(view, v.type.shape, zero, seed, v.name, 1.0);
+        fill_normal(view, v.type.shape, zero, static_cast<int64_t>(seed), v.name, 1.0);
       }
       executor_->set_input(v.name, view);
     }

@@ -57,8 +57,8 @@ void State::init(uint64_t seed) {
       switch (e.init.kind) {
         case Init::zeros: fill_constant(view, 0); break;
         case Init::ones: fill_constant(view, 1); break;
-        case Init::normal: fill_normal(view, e.type.shape, begin, seed, e.name, e.init.scale); break;
-        case Init::uniform: fill_uniform(view, e.type.shape, begin, seed, e.name, e.init.scale); break;
+        case Init::normal: fill_normal(view, e.type.shape, begin, static_cast<int64_t>(seed), e.name, e.init.scale); break;
+        case Init::uniform: fill_uniform(view, e.type.shape, begin, static_cast<int64_t>(seed), e.name, e.init.scale); break;
       }
     }
   }
