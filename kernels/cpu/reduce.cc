@@ -1,0 +1,171 @@
+#include "meshard/kernels/cpu/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "meshard/kernels/cpu/reduce.cc"
+#include "hwy/foreach_target.h"
+#include "meshard/kernels/cpu/cpu.h"
+#include "meshard/kernels/cpu/reduce.h"
+#include "meshard/kernels/cpu/vec-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace meshard::cpu::HWY_NAMESPACE {
+
+// NaN once seen stays.
+struct Larger { V operator()(V s, V x) const { return hn::IfThenElse(hn::Or(hn::Gt(x, s), hn::Ne(x, x)), x, s); } };
+struct Smaller { V operator()(V s, V x) const { return hn::IfThenElse(hn::Or(hn::Lt(x, s), hn::Ne(x, x)), x, s); } };
+struct Plus { V operator()(V s, V x) const { return hn::Add(s, x); } };
+struct PlusSquare { V operator()(V s, V x) const { return hn::MulAdd(x, x, s); } };
+
+float sum_row(const float* x, int64_t n, float) {
+  return sum_of(x, n, 0, [](V v) HWY_ATTR { return v; });
+}
+float squares_row(const float* x, int64_t n, float) {
+  return sum_of(x, n, 0, [](V v) HWY_ATTR { return hn::Mul(v, v); });
+}
+float exp_row(const float* x, int64_t n, float m) {
+  const V top = set(m);
+  return sum_of(x, n, -std::numeric_limits<float>::infinity(), [=](V v) HWY_ATTR { return exp(hn::Sub(v, top)); });
+}
+
+template <class F>
+float extreme_row(const float* x, int64_t n, float neutral) {
+  HWY_ALIGN float lane[kMaxLanes];
+  const F f;
+  hn::Store(fold(x, n, set(neutral), neutral, f, f), D(), lane);
+  V best = set(neutral);
+  for (int64_t i = 0; i < lanes(); ++i) best = f(best, set(lane[i]));
+  return hn::GetLane(best);
+}
+float max_row(const float* x, int64_t n, float) { return extreme_row<Larger>(x, n, -std::numeric_limits<float>::infinity()); }
+float min_row(const float* x, int64_t n, float) { return extreme_row<Smaller>(x, n, std::numeric_limits<float>::infinity()); }
+
+// y[j] = factor times f folded over rows of x[row * stride + j].
+template <class F>
+void columns(const float* x, int64_t rows, int64_t stride, int64_t cols, float neutral, float factor, float* y) {
+  const F f;
+  const int64_t step = lanes();
+  int64_t j = 0;
+  for (; j + 4 * step <= cols; j += 4 * step) {
+    V s0 = set(neutral), s1 = s0, s2 = s0, s3 = s0;
+    const float* row = x + j;
+    for (int64_t r = 0; r < rows; ++r, row += stride) {
+      s0 = f(s0, hn::LoadU(D(), row));
+      s1 = f(s1, hn::LoadU(D(), row + step));
+      s2 = f(s2, hn::LoadU(D(), row + 2 * step));
+      s3 = f(s3, hn::LoadU(D(), row + 3 * step));
+    }
+    hn::StoreU(hn::Mul(s0, set(factor)), D(), y + j);
+    hn::StoreU(hn::Mul(s1, set(factor)), D(), y + j + step);
+    hn::StoreU(hn::Mul(s2, set(factor)), D(), y + j + 2 * step);
+    hn::StoreU(hn::Mul(s3, set(factor)), D(), y + j + 3 * step);
+  }
+  for (; j < cols; j += step) {
+    const int64_t n = cols - j < step ? cols - j : step;
+    V s = set(neutral);
+    for (int64_t r = 0; r < rows; ++r) s = f(s, load_some(x + r * stride + j, n, 0));
+    store_some(hn::Mul(s, set(factor)), y + j, n);
+  }
+}
+
+Reductions reductions() {
+  const float inf = std::numeric_limits<float>::infinity();
+  return {{sum_row, columns<Plus>, 0},
+          {squares_row, columns<PlusSquare>, 0},
+          {exp_row, nullptr, 0},
+          {max_row, columns<Larger>, -inf},
+          {min_row, columns<Smaller>, inf}};
+}
+
+}  // namespace meshard::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include "meshard/kernels/cpu/ranges.h"
+
+namespace meshard::cpu {
+namespace {
+
+HWY_EXPORT(reductions);
+Reductions table() { return HWY_DYNAMIC_DISPATCH(reductions)(); }
+
+constexpr int64_t kBlock = 8192;  // elements summed in f32; sums of blocks are added in f64
+
+double join(const FoldFns& op, double a, double b) {
+  if (op.neutral == 0) return a + b;
+  return (op.neutral < 0 ? b > a : b < a) || b != b ? b : a;
+}
+
+double reduce_row(const FoldFns& op, const float* x, int64_t n, float m) {
+  double total = op.neutral;
+  for (int64_t i = 0; i < n; i += kBlock) total = join(op, total, op.row(x + i, std::min(kBlock, n - i), m));
+  return total;
+}
+
+// All of x to one number: partial results of the blocks, in `partial`, are joined in order whatever the threads.
+double reduce_all(const FoldFns& op, const float* x, int64_t n, float m, double* partial, int threads) {
+  const int64_t blocks = (n + kBlock - 1) / kBlock;
+  parallel_parts(threads, blocks, 2, [&](int64_t, int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) partial[b] = op.row(x + b * kBlock, std::min(kBlock, n - b * kBlock), m);
+  });
+  double total = op.neutral;
+  for (int64_t b = 0; b < blocks; ++b) total = join(op, total, partial[b]);
+  return total;
+}
+
+Prepared reduce(const KernelSpec& spec, const FoldFns& op, double factor = 1) {
+  if (!all_f32(spec)) return {};
+  const bool shifted = spec.operands.size() == 2;  // sum_exp: its m has the result's shape
+  if (shifted && spec.operands[1].dims != spec.results[0].dims) return {};
+  const std::array<const KernelOperand*, 2> blocks = {&spec.operands[0], &spec.results[0]};
+  const Nest<2> kept(spec, factors_of(spec.results[0]), blocks), folded(spec, reduced_factors(spec, spec.results[0]), blocks);
+  if (kept.loops().size() > 1 || folded.loops().size() > 1) return {};
+  const int64_t rows = kept.points(), n = folded.points();
+  const Loop<2> outer = rows > 1 ? kept.loops()[0] : Loop<2>{1, {n, 1}};
+  const Loop<2> inner = n > 1 ? folded.loops()[0] : Loop<2>{1, {1, 0}};
+  const int threads = spec.threads;
+  if (outer.step[1] != 1 && rows > 1) return {};
+  if (inner.step[0] == 1 && rows == 1) {
+    const int64_t workspace = (n + kBlock - 1) / kBlock * static_cast<int64_t>(sizeof(double));
+    return {workspace, [=](const KernelCall& call) {
+              const float m = shifted ? in<float>(call, 1)[0] : 0;
+              const double total = reduce_all(op, in<float>(call, 0), n, m, static_cast<double*>(call.workspace), threads);
+              out<float>(call)[0] = static_cast<float>(total * factor);
+            }};
+  }
+  if (inner.step[0] == 1 && outer.step[0] == n) {
+    return {0, [=](const KernelCall& call) {
+              parallel_parts(threads, rows, kGrain / std::max<int64_t>(n, 1) + 1, [&](int64_t, int64_t begin, int64_t end) {
+                for (int64_t r = begin; r < end; ++r) {
+                  const float m = shifted ? in<float>(call, 1)[r] : 0;
+                  out<float>(call)[r] = static_cast<float>(reduce_row(op, in<float>(call, 0) + r * n, n, m) * factor);
+                }
+              });
+            }};
+  }
+  if (outer.step[0] == 1 && inner.step[0] == rows && op.columns != nullptr && !shifted) {
+    return {0, [=](const KernelCall& call) {
+              parallel_parts(threads, rows, kGrain / std::max<int64_t>(n, 1) + 64, [&](int64_t, int64_t begin, int64_t end) {
+                op.columns(in<float>(call, 0) + begin, n, rows, end - begin, op.neutral, static_cast<float>(factor),
+                           out<float>(call) + begin);
+              });
+            }};
+  }
+  return {};
+}
+
+}  // namespace
+
+Prepared sum(const KernelSpec& spec) { return reduce(spec, table().sum); }
+Prepared sum_squares(const KernelSpec& spec) { return reduce(spec, table().sum_squares); }
+Prepared sum_exp(const KernelSpec& spec) { return reduce(spec, table().sum_exp); }
+Prepared max(const KernelSpec& spec) { return reduce(spec, table().max); }
+Prepared min(const KernelSpec& spec) { return reduce(spec, table().min); }
+
+Prepared mean(const KernelSpec& spec) {
+  double count = 1;
+  for (int f : reduced_factors(spec, spec.results[0])) count *= static_cast<double>(spec.factors[static_cast<size_t>(f)].global);
+  return reduce(spec, table().sum, 1 / count);
+}
+
+}  // namespace meshard::cpu
+#endif

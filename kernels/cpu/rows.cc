@@ -1,0 +1,257 @@
+// Softmax, norms, cross-entropy and rope: a row stays in cache between its passes.
+#include "meshard/kernels/cpu/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "meshard/kernels/cpu/rows.cc"
+#include "hwy/foreach_target.h"
+#include "meshard/kernels/cpu/cpu.h"
+#include "meshard/kernels/cpu/rows.h"
+#include "meshard/kernels/cpu/vec-inl.h"
+
+#include <cmath>
+
+HWY_BEFORE_NAMESPACE();
+namespace meshard::cpu::HWY_NAMESPACE {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+void softmax(const float* x, int64_t n, int64_t d, float* y) {
+  for (int64_t r = 0; r < n; ++r, x += d, y += d) {
+    const V top = set(max_of(x, d));
+    map(x, y, d, [&](V v) HWY_ATTR { return exp(hn::Sub(v, top)); });
+    const V share = set(1 / sum_of(y, d, 0, [](V v) HWY_ATTR { return v; }));
+    map(y, y, d, [&](V v) HWY_ATTR { return hn::Mul(v, share); });
+  }
+}
+
+void softmax_vjp(const float* y, const float* dy, int64_t n, int64_t d, float* dx) {
+  for (int64_t r = 0; r < n; ++r, y += d, dy += d, dx += d) {
+    const V dot = set(sum_of(y, dy, d, [](V a, V b) HWY_ATTR { return hn::Mul(a, b); }));
+    map(y, dy, dx, d, [&](V a, V b) HWY_ATTR { return hn::Mul(a, hn::Sub(b, dot)); });
+  }
+}
+
+void norm(const float* x, const float* weight, const float* bias, float eps, int64_t n, int64_t d, float* y, float* mean,
+          float* rstd) {
+  const float part = 1 / static_cast<float>(d);
+  for (int64_t r = 0; r < n; ++r, x += d, y += d) {
+    const float centre = mean == nullptr ? 0 : part * sum_of(x, d, 0, [](V v) HWY_ATTR { return v; });
+    const V middle = set(centre);
+    // Pads are the centre itself: they add nothing.
+    const float variance = part * sum_of(x, d, centre, [&](V v) HWY_ATTR {
+      const V off = hn::Sub(v, middle);
+      return hn::Mul(off, off);
+    });
+    rstd[r] = 1 / std::sqrt(variance + eps);
+    const V scale = set(rstd[r]);
+    if (mean == nullptr) {
+      map(x, weight, y, d, [&](V v, V w) HWY_ATTR { return hn::Mul(hn::Mul(v, scale), w); });
+    } else {
+      mean[r] = centre;
+      map(x, weight, bias, y, d, [&](V v, V w, V b) HWY_ATTR {
+        return hn::MulAdd(hn::Mul(hn::Sub(v, middle), scale), w, b);
+      });
+    }
+  }
+}
+
+void norm_vjp(const float* x, const float* weight, const float* mean, const float* rstd, const float* dy, int64_t n, int64_t d,
+              float* dx, float* dweight, float* dbias) {
+  const float part = 1 / static_cast<float>(d);
+  for (int64_t r = 0; r < n; ++r, x += d, dy += d, dx += d) {
+    const V middle = set(mean == nullptr ? 0 : mean[r]), scale = set(rstd[r]);
+    const auto normal = [&](V v) HWY_ATTR { return hn::Mul(hn::Sub(v, middle), scale); };
+    map(x, dy, dweight, dweight, d, [&](V v, V g, V sum) HWY_ATTR { return hn::MulAdd(g, normal(v), sum); });
+    float dot = 0, sum = 0;
+    // dx holds dy weight until its row's sums are known.
+    map(dy, weight, dx, d, [](V g, V w) HWY_ATTR { return hn::Mul(g, w); });
+    dot = part * sum_of(x, dx, d, [&](V v, V g) HWY_ATTR { return hn::Mul(g, normal(v)); });
+    if (mean != nullptr) {
+      map(dy, dbias, dbias, d, [](V g, V s) HWY_ATTR { return hn::Add(g, s); });
+      sum = part * sum_of(dx, d, 0, [](V g) HWY_ATTR { return g; });
+    }
+    const V along = set(dot), common = set(sum);
+    map(x, dx, dx, d, [&](V v, V g) HWY_ATTR {
+      return hn::Mul(scale, hn::Sub(hn::Sub(g, common), hn::Mul(normal(v), along)));
+    });
+  }
+}
+
+void cross_entropy(const float* x, const int32_t* targets, int64_t begin, int64_t n, int64_t d, float* nll, float* lse) {
+  for (int64_t r = 0; r < n; ++r, x += d) {
+    const float top = max_of(x, d);
+    const V vtop = set(top);
+    const float sum = sum_of(x, d, -kInfinity, [&](V v) HWY_ATTR { return exp(hn::Sub(v, vtop)); });
+    lse[r] = top + std::log(sum);
+    const int64_t target = targets[r] - begin;
+    nll[r] = lse[r] - (target >= 0 && target < d ? x[target] : 0);
+  }
+}
+
+void cross_entropy_vjp(const float* x, const int32_t* targets, int64_t begin, const float* lse, const float* dnll, int64_t n,
+                       int64_t d, float* dx) {
+  for (int64_t r = 0; r < n; ++r, x += d, dx += d) {
+    const V total = set(lse[r]), scale = set(dnll[r]);
+    const int64_t target = targets[r] - begin;
+    map(x, dx, d, [&](V v) HWY_ATTR { return hn::Mul(scale, exp(hn::Sub(v, total))); });
+    if (target >= 0 && target < d) dx[target] -= dnll[r];
+  }
+}
+
+void rotate(const float* x, const float* cosines, const float* sines, int64_t half, float* y) {
+  const int64_t step = lanes();
+  for (int64_t j = 0; j < half; j += step) {
+    const int64_t n = half - j < step ? half - j : step;
+    const V low = load_some(x + j, n, 0), high = load_some(x + half + j, n, 0);
+    const V c = load_some(cosines + j, n, 0), s = load_some(sines + j, n, 0);
+    store_some(hn::NegMulAdd(high, s, hn::Mul(low, c)), y + j, n);
+    store_some(hn::MulAdd(low, s, hn::Mul(high, c)), y + half + j, n);
+  }
+}
+
+RowFns row_functions() { return {softmax, softmax_vjp, norm, norm_vjp, cross_entropy, cross_entropy_vjp, rotate}; }
+
+}  // namespace meshard::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include <memory>
+
+#include "meshard/kernels/cpu/ranges.h"
+
+namespace meshard::cpu {
+namespace {
+
+HWY_EXPORT(row_functions);
+RowFns table() { return HWY_DYNAMIC_DISPATCH(row_functions)(); }
+
+int64_t row_grain(const Rows& rows) { return kGrain / std::max<int64_t>(rows.size, 1) + 1; }
+
+bool f32_but_targets(const KernelSpec& spec) {
+  for (size_t i = 0; i < spec.operands.size(); ++i) {
+    if (i != 1 && spec.operands[i].type.dtype != Dtype::f32) return false;
+  }
+  return std::all_of(spec.results.begin(), spec.results.end(),
+                     [](const KernelOperand& r) { return r.type.dtype == Dtype::f32; });
+}
+
+Prepared norm(const KernelSpec& spec, bool centred) {
+  if (!all_f32(spec)) return {};
+  const Rows rows = rows_of(spec.operands[0]);
+  const auto eps = static_cast<float>(spec.attributes->number("eps", 1e-5));
+  return {0, [=, f = table().norm, threads = spec.threads](const KernelCall& call) {
+            parallel_parts(threads, rows.count, row_grain(rows), [&](int64_t, int64_t begin, int64_t end) {
+              f(in<float>(call, 0) + begin * rows.size, in<float>(call, 1), centred ? in<float>(call, 2) : nullptr, eps,
+                end - begin, rows.size, out<float>(call) + begin * rows.size, centred ? out<float>(call, 1) + begin : nullptr,
+                out<float>(call, centred ? 2 : 1) + begin);
+            });
+          }};
+}
+
+// Each part of the rows sums its weight gradients by itself; the parts are then added in order.
+Prepared norm_vjp(const KernelSpec& spec, bool centred) {
+  if (!all_f32(spec)) return {};
+  const Rows rows = rows_of(spec.operands[0]);
+  const int64_t d = rows.size, parts = part_count(spec.threads, rows.count, row_grain(rows));
+  return {parts * 2 * d * static_cast<int64_t>(sizeof(float)), [=, f = table().norm_vjp,
+                                                               threads = spec.threads](const KernelCall& call) {
+            auto* sums = static_cast<float*>(call.workspace);  // [parts, 2, d]: of dweight and dbias
+            std::fill_n(sums, parts * 2 * d, 0.0f);
+            parallel_parts(threads, rows.count, row_grain(rows), [&](int64_t part, int64_t begin, int64_t end) {
+              const float* mean = centred ? in<float>(call, 2) + begin : nullptr;
+              f(in<float>(call, 0) + begin * d, in<float>(call, 1), mean, in<float>(call, centred ? 3 : 2) + begin,
+                in<float>(call, centred ? 4 : 3) + begin * d, end - begin, d, out<float>(call) + begin * d, sums + part * 2 * d,
+                sums + part * 2 * d + d);
+            });
+            for (int64_t which = 0; which < (centred ? 2 : 1); ++which) {
+              float* total = out<float>(call, 1 + static_cast<size_t>(which));
+              std::copy_n(sums + which * d, d, total);
+              for (int64_t p = 1; p < parts; ++p) {
+                for (int64_t i = 0; i < d; ++i) total[i] += sums[(p * 2 + which) * d + i];
+              }
+            }
+          }};
+}
+
+}  // namespace
+
+Prepared softmax(const KernelSpec& spec) {
+  if (!all_f32(spec)) return {};
+  const Rows rows = rows_of(spec.operands[0]);
+  return {0, [=, f = table().softmax, threads = spec.threads](const KernelCall& call) {
+            parallel_parts(threads, rows.count, row_grain(rows), [&](int64_t, int64_t begin, int64_t end) {
+              const int64_t at = begin * rows.size;
+              f(in<float>(call, 0) + at, end - begin, rows.size, out<float>(call) + at);
+            });
+          }};
+}
+
+Prepared softmax_vjp(const KernelSpec& spec) {
+  if (!all_f32(spec)) return {};
+  const Rows rows = rows_of(spec.operands[0]);
+  return {0, [=, f = table().softmax_vjp, threads = spec.threads](const KernelCall& call) {
+            parallel_parts(threads, rows.count, row_grain(rows), [&](int64_t, int64_t begin, int64_t end) {
+              const int64_t at = begin * rows.size;
+              f(in<float>(call, 0) + at, in<float>(call, 1) + at, end - begin, rows.size, out<float>(call) + at);
+            });
+          }};
+}
+
+Prepared layer_norm(const KernelSpec& spec) { return norm(spec, true); }
+Prepared layer_norm_vjp(const KernelSpec& spec) { return norm_vjp(spec, true); }
+Prepared rms_norm(const KernelSpec& spec) { return norm(spec, false); }
+Prepared rms_norm_vjp(const KernelSpec& spec) { return norm_vjp(spec, false); }
+
+Prepared cross_entropy(const KernelSpec& spec) {
+  if (!f32_but_targets(spec)) return {};
+  const Rows rows = rows_of(spec.operands[0]);
+  return {0, [=, f = table().cross_entropy, first = spec.factor("v").begin, threads = spec.threads](const KernelCall& call) {
+            parallel_parts(threads, rows.count, row_grain(rows), [&](int64_t, int64_t begin, int64_t end) {
+              f(in<float>(call, 0) + begin * rows.size, in<int32_t>(call, 1) + begin, first, end - begin, rows.size,
+                out<float>(call) + begin, out<float>(call, 1) + begin);
+            });
+          }};
+}
+
+Prepared cross_entropy_vjp(const KernelSpec& spec) {
+  if (!f32_but_targets(spec)) return {};
+  const Rows rows = rows_of(spec.operands[0]);
+  return {0, [=, f = table().cross_entropy_vjp, first = spec.factor("v").begin, threads = spec.threads](const KernelCall& call) {
+            parallel_parts(threads, rows.count, row_grain(rows), [&](int64_t, int64_t begin, int64_t end) {
+              const int64_t at = begin * rows.size;
+              f(in<float>(call, 0) + at, in<int32_t>(call, 1) + begin, first, in<float>(call, 2) + begin,
+                in<float>(call, 3) + begin, end - begin, rows.size, out<float>(call) + at);
+            });
+          }};
+}
+
+// Cosines and sines of all positions are made here, once: [t, 2, e / 2].
+Prepared rope(const KernelSpec& spec) {
+  if (!all_f32(spec)) return {};
+  const Rows rows = rows_of(spec.operands[0]);
+  const int64_t e = rows.size, half = e / 2;
+  MESHARD_CHECK(e % 2 == 0, "rope turns pairs: its last dimension must be even");
+  const double theta = spec.attributes->number("theta", 10000), sign = spec.attributes->flag("inverse") ? -1 : 1;
+  const auto t = static_cast<size_t>(factor_index(spec, "t"));
+  const int64_t count = spec.factors[t].size, stride = factor_strides(spec, spec.operands[0])[t];
+  auto turns = std::make_shared<std::vector<float>>(static_cast<size_t>(count * e));
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t j = 0; j < half; ++j) {
+      const double angle = static_cast<double>(spec.factors[t].begin + i) *
+                           std::pow(theta, -2.0 * static_cast<double>(j) / static_cast<double>(e));
+      (*turns)[static_cast<size_t>(i * e + j)] = static_cast<float>(std::cos(angle));
+      (*turns)[static_cast<size_t>(i * e + half + j)] = static_cast<float>(sign * std::sin(angle));
+    }
+  }
+  return {0, [=, f = table().rotate, threads = spec.threads](const KernelCall& call) {
+            parallel_parts(threads, rows.count, row_grain(rows), [&](int64_t, int64_t begin, int64_t end) {
+              for (int64_t r = begin; r < end; ++r) {
+                const float* turn = turns->data() + r * e / stride % count * e;
+                f(in<float>(call, 0) + r * e, turn, turn + half, half, out<float>(call) + r * e);
+              }
+            });
+          }};
+}
+
+}  // namespace meshard::cpu
+#endif

@@ -1,0 +1,202 @@
+// Vector functions shared by the CPU kernels, compiled once for each instruction set (Highway's scheme: this file is included
+// again for each of them, so there is no #pragma once). Remainders go through a padded buffer and the same instructions, so
+// an element's value does not depend on where it stands.
+#if defined(MESHARD_KERNELS_CPU_VEC_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef MESHARD_KERNELS_CPU_VEC_INL_H_
+#undef MESHARD_KERNELS_CPU_VEC_INL_H_
+#else
+#define MESHARD_KERNELS_CPU_VEC_INL_H_
+#endif
+
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace meshard::cpu::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+using D = hn::ScalableTag<float>;
+using V = hn::Vec<D>;
+constexpr int64_t kMaxLanes = 64;
+
+HWY_INLINE int64_t lanes() { return static_cast<int64_t>(hn::Lanes(D())); }
+HWY_INLINE V set(float x) { return hn::Set(D(), x); }
+
+// Fewer than a vector's elements, the others `pad`.
+HWY_INLINE V load_some(const float* x, int64_t n, float pad) {
+  HWY_ALIGN float buffer[kMaxLanes];
+  hn::Store(set(pad), D(), buffer);
+  std::memcpy(buffer, x, static_cast<size_t>(n) * sizeof(float));
+  return hn::Load(D(), buffer);
+}
+HWY_INLINE void store_some(V v, float* y, int64_t n) {
+  HWY_ALIGN float buffer[kMaxLanes];
+  hn::Store(v, D(), buffer);
+  std::memcpy(y, buffer, static_cast<size_t>(n) * sizeof(float));
+}
+
+// y[i] = f(x[i]); y may be x.
+template <class F>
+HWY_INLINE void map(const float* x, float* y, int64_t n, const F& f) {
+  const int64_t step = lanes();
+  int64_t i = 0;
+  for (; i + step <= n; i += step) hn::StoreU(f(hn::LoadU(D(), x + i)), D(), y + i);
+  if (i < n) store_some(f(load_some(x + i, n - i, 1)), y + i, n - i);
+}
+
+// y[i] = f(a[i], b[i]); y may be a or b.
+template <class F>
+HWY_INLINE void map(const float* a, const float* b, float* y, int64_t n, const F& f) {
+  const int64_t step = lanes();
+  int64_t i = 0;
+  for (; i + step <= n; i += step) hn::StoreU(f(hn::LoadU(D(), a + i), hn::LoadU(D(), b + i)), D(), y + i);
+  if (i < n) store_some(f(load_some(a + i, n - i, 1), load_some(b + i, n - i, 1)), y + i, n - i);
+}
+
+// y[i] = f(a[i], b[i], c[i]).
+template <class F>
+HWY_INLINE void map(const float* a, const float* b, const float* c, float* y, int64_t n, const F& f) {
+  const int64_t step = lanes();
+  int64_t i = 0;
+  for (; i + step <= n; i += step) {
+    hn::StoreU(f(hn::LoadU(D(), a + i), hn::LoadU(D(), b + i), hn::LoadU(D(), c + i)), D(), y + i);
+  }
+  if (i < n) {
+    const int64_t r = n - i;
+    store_some(f(load_some(a + i, r, 1), load_some(b + i, r, 1), load_some(c + i, r, 1)), y + i, r);
+  }
+}
+
+// The lanes of f's running values after all of x, four chains at a time; `pad` must be neutral: f(s, pad) == s.
+template <class F>
+HWY_INLINE V fold(const float* x, int64_t n, V start, float pad, const F& f, const F& join) {
+  const int64_t step = lanes();
+  V s0 = start, s1 = start, s2 = start, s3 = start;
+  int64_t i = 0;
+  for (; i + 4 * step <= n; i += 4 * step) {
+    s0 = f(s0, hn::LoadU(D(), x + i));
+    s1 = f(s1, hn::LoadU(D(), x + i + step));
+    s2 = f(s2, hn::LoadU(D(), x + i + 2 * step));
+    s3 = f(s3, hn::LoadU(D(), x + i + 3 * step));
+  }
+  for (; i + step <= n; i += step) s0 = f(s0, hn::LoadU(D(), x + i));
+  if (i < n) s0 = f(s0, load_some(x + i, n - i, pad));
+  return join(join(s0, s1), join(s2, s3));
+}
+
+HWY_INLINE float add_lanes(V v) { return hn::GetLane(hn::SumOfLanes(D(), v)); }
+
+// The sum of f(x[i]), or of f(x[i], y[i]), where f of the pads is 0.
+template <class F>
+HWY_INLINE float sum_of(const float* x, int64_t n, float pad, const F& f) {
+  const int64_t step = lanes();
+  V s0 = set(0), s1 = s0, s2 = s0, s3 = s0;
+  int64_t i = 0;
+  for (; i + 4 * step <= n; i += 4 * step) {
+    s0 = hn::Add(s0, f(hn::LoadU(D(), x + i)));
+    s1 = hn::Add(s1, f(hn::LoadU(D(), x + i + step)));
+    s2 = hn::Add(s2, f(hn::LoadU(D(), x + i + 2 * step)));
+    s3 = hn::Add(s3, f(hn::LoadU(D(), x + i + 3 * step)));
+  }
+  for (; i + step <= n; i += step) s0 = hn::Add(s0, f(hn::LoadU(D(), x + i)));
+  if (i < n) s0 = hn::Add(s0, f(load_some(x + i, n - i, pad)));
+  return add_lanes(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)));
+}
+template <class F>
+HWY_INLINE float sum_of(const float* x, const float* y, int64_t n, const F& f) {
+  const int64_t step = lanes();
+  V s0 = set(0), s1 = s0;
+  int64_t i = 0;
+  for (; i + 2 * step <= n; i += 2 * step) {
+    s0 = hn::Add(s0, f(hn::LoadU(D(), x + i), hn::LoadU(D(), y + i)));
+    s1 = hn::Add(s1, f(hn::LoadU(D(), x + i + step), hn::LoadU(D(), y + i + step)));
+  }
+  for (; i + step <= n; i += step) s0 = hn::Add(s0, f(hn::LoadU(D(), x + i), hn::LoadU(D(), y + i)));
+  if (i < n) s0 = hn::Add(s0, f(load_some(x + i, n - i, 0), load_some(y + i, n - i, 0)));
+  return add_lanes(hn::Add(s0, s1));
+}
+
+HWY_INLINE float max_of(const float* x, int64_t n) {
+  const float least = -std::numeric_limits<float>::infinity();
+  const auto larger = [](V a, V b) HWY_ATTR { return hn::Max(a, b); };
+  return hn::GetLane(hn::MaxOfLanes(D(), fold(x, n, set(least), least, larger, larger)));
+}
+
+// 2^n for whole n in -126 .. 127.
+HWY_INLINE V power_of_two(V n) {
+  const hn::RebindToSigned<D> di;
+  return hn::BitCast(D(), hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 127))));
+}
+
+// x = n log(2) + r with |r| <= log(2) / 2. log(2) is taken off in two parts, the first exact.
+HWY_INLINE V reduce_to_half_log2(V x, V n) {
+  return hn::NegMulAdd(n, set(-2.12194440e-4f), hn::NegMulAdd(n, set(0.693359375f), x));
+}
+
+// (e^r - 1 - r) / r^2 by Taylor's series: below 1e-8 off for |r| <= log(2) / 2.
+HWY_INLINE V exp_tail(V r) {
+  V p = hn::MulAdd(r, set(1.0f / 5040), set(1.0f / 720));
+  p = hn::MulAdd(r, p, set(1.0f / 120));
+  p = hn::MulAdd(r, p, set(1.0f / 24));
+  p = hn::MulAdd(r, p, set(1.0f / 6));
+  return hn::MulAdd(r, p, set(0.5f));
+}
+
+// e^x within 2 units in the last place; 0 where it would be denormal. x stands second in Min and Max so that a NaN stays one.
+HWY_INLINE V exp(V x) {
+  const V least = set(-87.33654f);
+  const V clamped = hn::Min(set(89.0f), hn::Max(least, x));
+  const V n = hn::Round(hn::Mul(clamped, set(1.44269504f)));
+  const V r = reduce_to_half_log2(clamped, n);
+  const V y = hn::Add(set(1), hn::MulAdd(hn::Mul(r, r), exp_tail(r), r));
+  const V half = hn::Round(hn::Mul(n, set(0.5f)));  // 2^128 would not fit: in two steps
+  const V scaled = hn::Mul(hn::Mul(y, power_of_two(half)), power_of_two(hn::Sub(n, half)));
+  return hn::IfThenElse(hn::Lt(x, least), set(0), scaled);
+}
+
+// e^x - 1 for 0 <= x <= 20, exact to the last bits near 0 too.
+HWY_INLINE V exp_minus_one(V x) {
+  const V n = hn::Round(hn::Mul(x, set(1.44269504f)));
+  const V r = reduce_to_half_log2(x, n);
+  const V p = hn::MulAdd(hn::Mul(r, r), exp_tail(r), r);
+  const V scale = power_of_two(n);
+  return hn::MulAdd(scale, p, hn::Sub(scale, set(1)));
+}
+
+HWY_INLINE V sigmoid(V x) { return hn::Div(set(1), hn::Add(set(1), exp(hn::Neg(x)))); }
+
+HWY_INLINE V tanh(V x) {
+  const V e = exp_minus_one(hn::Min(set(20), hn::Abs(hn::Add(x, x))));
+  return hn::CopySign(hn::Div(e, hn::Add(e, set(2))), x);
+}
+
+// The natural logarithm: x = 2^n m with m in [sqrt(1/2), sqrt(2)), log(m) = 2 atanh((m - 1) / (m + 1)).
+HWY_INLINE V log(V x) {
+  const hn::RebindToSigned<D> di;
+  const auto denormal = hn::Lt(x, set(std::numeric_limits<float>::min()));
+  const V y = hn::IfThenElse(denormal, hn::Mul(x, set(8388608.0f)), x);
+  const auto bits = hn::Sub(hn::BitCast(di, y), hn::Set(di, 0x3F3504F3));  // sqrt(1/2)
+  const auto exponent = hn::ShiftRight<23>(bits);
+  const V m = hn::BitCast(D(), hn::Sub(hn::BitCast(di, y), hn::ShiftLeft<23>(exponent)));
+  const V n = hn::Sub(hn::ConvertTo(D(), exponent), hn::IfThenElseZero(denormal, set(23)));
+  const V f = hn::Sub(m, set(1));
+  const V s = hn::Div(f, hn::Add(f, set(2))), s2 = hn::Mul(s, s);
+  V p = hn::MulAdd(s2, set(2.0f / 9), set(2.0f / 7));
+  p = hn::MulAdd(s2, p, set(2.0f / 5));
+  p = hn::MulAdd(s2, p, set(2.0f / 3));
+  // 2 s + s^3 p = f - s (f - s^2 p), which keeps the bits of f.
+  const V log_m = hn::Sub(f, hn::Mul(s, hn::Sub(f, hn::Mul(s2, p))));
+  V r = hn::MulAdd(n, set(0.693359375f), hn::MulAdd(n, set(-2.12194440e-4f), log_m));
+  const float inf = std::numeric_limits<float>::infinity();
+  r = hn::IfThenElse(hn::Eq(x, set(inf)), x, r);
+  r = hn::IfThenElse(hn::Eq(x, set(0)), set(-inf), r);
+  return hn::IfThenElse(hn::Ge(x, set(0)), r, set(std::numeric_limits<float>::quiet_NaN()));
+}
+
+}  // namespace meshard::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
