@@ -14,7 +14,8 @@ struct DtypeInfo {
   int64_t bytes;
   bool is_float;
 };
-constexpr std::array<DtypeInfo, 4> kDtypes = {{{"f64", 8, true}, {"f32", 4, true}, {"bf16", 2, true}, {"i32", 4, false}}};
+constexpr std::array<DtypeInfo, 4> kDtypes = {
+    {{"f64", 8, true}, {"f32", 4, true}, {"bf16", 2, true}, {"i32", 4, false}}};
 
 const DtypeInfo& info(Dtype dtype) { return kDtypes[static_cast<size_t>(dtype)]; }
 
@@ -68,7 +69,8 @@ Type Type::parse(Scanner& in) {
     type.shape.dims.push_back(size);
     if (size > 0) bytes *= size;
     if (bytes > (__int128{1} << 62)) {
-      in.fail(begin, fmt::format("{} has more than 2^62 bytes up to its dimension {}", type.str(), type.shape.rank() - 1));
+      in.fail(begin,
+              fmt::format("{} has more than 2^62 bytes up to its dimension {}", type.str(), type.shape.rank() - 1));
     }
   }
   in.expect("]");

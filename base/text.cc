@@ -129,7 +129,8 @@ int64_t Scanner::integer(std::string_view what) {
   const size_t begin = at_ + (text_[at_] == '+');
   int64_t value = 0;
   const auto result = std::from_chars(text_.data() + begin, text_.data() + end, value);
-  if (result.ec != std::errc()) fail(fmt::format("expected {} but {} does not fit in 63 bits", what, text_.substr(at_, length)));
+  if (result.ec != std::errc())
+    fail(fmt::format("expected {} but {} does not fit in 63 bits", what, text_.substr(at_, length)));
   while (at_ < end) step();
   return value;
 }
@@ -175,7 +176,8 @@ std::string Scanner::quoted(std::string_view what) {
     }
     step();
   }
-  if (at_ >= text_.size() || text_[at_] != '"') fail(begin, fmt::format("{}: the quote is not closed on its line", what));
+  if (at_ >= text_.size() || text_[at_] != '"')
+    fail(begin, fmt::format("{}: the quote is not closed on its line", what));
   step();
   return out;
 }

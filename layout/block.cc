@@ -13,8 +13,8 @@ struct Loop {
   int64_t count = 0, source = 0, target = 0;
 };
 
-// Copies `outer.count` runs. A constant size lets the compiler turn memcpy into a load and a store, which is what a split of
-// the last dimension into single elements needs.
+// Copies `outer.count` runs. A constant size lets the compiler turn memcpy into a load and a store, which is what a
+// split of the last dimension into single elements needs.
 template <int64_t kBytes>
 void copy_runs(const std::byte* source, std::byte* target, const Loop& outer) {
   for (int64_t i = 0; i < outer.count; ++i) std::memcpy(target + i * outer.target, source + i * outer.source, kBytes);
@@ -22,11 +22,16 @@ void copy_runs(const std::byte* source, std::byte* target, const Loop& outer) {
 
 void copy_runs(const std::byte* source, std::byte* target, const Loop& outer, int64_t bytes) {
   switch (bytes) {
-    case 2: return copy_runs<2>(source, target, outer);
-    case 4: return copy_runs<4>(source, target, outer);
-    case 8: return copy_runs<8>(source, target, outer);
-    case 16: return copy_runs<16>(source, target, outer);
-    case 32: return copy_runs<32>(source, target, outer);
+    case 2:
+      return copy_runs<2>(source, target, outer);
+    case 4:
+      return copy_runs<4>(source, target, outer);
+    case 8:
+      return copy_runs<8>(source, target, outer);
+    case 16:
+      return copy_runs<16>(source, target, outer);
+    case 32:
+      return copy_runs<32>(source, target, outer);
   }
   for (int64_t i = 0; i < outer.count; ++i) {
     std::memcpy(target + i * outer.target, source + i * outer.source, static_cast<size_t>(bytes));
@@ -97,7 +102,8 @@ int64_t all_local_elements(const Mesh& mesh, const Shape& shape, const Layout& l
   return shape.elements() * (mesh.size() / mesh.parts(layout.split()));
 }
 
-void copy_rect(const void* source, const Rect& from, void* target, const Rect& to, const Rect& part, int64_t element_bytes) {
+void copy_rect(const void* source, const Rect& from, void* target, const Rect& to, const Rect& part,
+               int64_t element_bytes) {
   const size_t rank = part.dims.size();
   MESHARD_CHECK(from.dims.size() == rank && to.dims.size() == rank, "rectangles of different ranks in a copy");
   if (part.elements() == 0) return;

@@ -8,7 +8,9 @@
 namespace meshard {
 namespace {
 
-std::string count_text(int n, std::string_view one, std::string_view many) { return fmt::format("{} {}", n, n == 1 ? one : many); }
+std::string count_text(int n, std::string_view one, std::string_view many) {
+  return fmt::format("{} {}", n, n == 1 ? one : many);
+}
 
 // "[...]" as it was written, for messages.
 std::string written(const Scanner& in, const Place& begin) {
@@ -64,7 +66,8 @@ Layout Layout::parse(Scanner& in, const Mesh& mesh, int rank, std::string_view t
     if (!first) in.expect(",");
     if (in.looking_at("...")) {
       if (dots >= 0) in.fail("\"...\" stands twice in a layout");
-      if (rank == -1) in.fail("\"...\" needs a tensor whose dimensions are known; write each dimension, \"-\" for whole");
+      if (rank == -1)
+        in.fail("\"...\" needs a tensor whose dimensions are known; write each dimension, \"-\" for whole");
       in.accept("...");
       dots = layout.rank();
       continue;
@@ -74,10 +77,12 @@ Layout Layout::parse(Scanner& in, const Mesh& mesh, int rank, std::string_view t
   in.expect("]");
   const int entries = layout.rank();
   if (rank >= 0 && (dots >= 0 ? entries > rank : entries != rank)) {
-    in.fail(begin, fmt::format("layout {} has {}{}, but {} has {}", written(in, begin), count_text(entries, "entry", "entries"),
-                               dots >= 0 ? " beside \"...\"" : "", tensor, count_text(rank, "dimension", "dimensions")));
+    in.fail(begin, fmt::format("layout {} has {}{}, but {} has {}", written(in, begin),
+                               count_text(entries, "entry", "entries"), dots >= 0 ? " beside \"...\"" : "", tensor,
+                               count_text(rank, "dimension", "dimensions")));
   }
-  if (dots >= 0 && rank > entries) layout.dims.insert(layout.dims.begin() + dots, static_cast<size_t>(rank - entries), DimLayout{});
+  if (dots >= 0 && rank > entries)
+    layout.dims.insert(layout.dims.begin() + dots, static_cast<size_t>(rank - entries), DimLayout{});
   while (in.accept("+")) {
     AtomSet& pending = layout.pending_of(parse_reduction(in));
     if (!in.looking_at("(")) in.expect("(");

@@ -31,7 +31,8 @@ Mesh mesh_of_words(Scanner line) {
 
 // The text from `begin` to `end` on one line, without the comment that may follow it.
 std::string cut_text(const Scanner& in, const Place& begin, const Place& end) {
-  std::string text = in.line_text(begin.line).substr(static_cast<size_t>(begin.column) - 1, static_cast<size_t>(end.column - begin.column));
+  std::string text = in.line_text(begin.line)
+                         .substr(static_cast<size_t>(begin.column) - 1, static_cast<size_t>(end.column - begin.column));
   const size_t last = text.find_last_of("])", std::min(text.find('#'), text.find("//")));
   return text.substr(0, last + 1);
 }
@@ -44,8 +45,9 @@ PlanLine::Entry parse_entry(Scanner& in, Role role) {
   entry.text = cut_text(in, entry.place, in.place());
   const bool pending = entry.text.find('+') != std::string::npos;
   if (pending && role != Role::grad && role != Role::none) {
-    in.fail(entry.place, fmt::format("{} {} leaves a reduction to be done; of a parameter only the gradient may be pending",
-                                     name(role), entry.text));
+    in.fail(entry.place,
+            fmt::format("{} {} leaves a reduction to be done; of a parameter only the gradient may be pending",
+                        name(role), entry.text));
   }
   return entry;
 }
@@ -61,7 +63,8 @@ PlanLine parse_line(Scanner& in) {
   line.optional = in.accept_word("optional");
   if (in.looking_at("[")) {
     line.roles[0] = parse_entry(in, Role::none);
-    if (in.at_word()) in.fail("a line has one layout for all roles, or each layout behind its role: use, grad, state, store");
+    if (in.at_word())
+      in.fail("a line has one layout for all roles, or each layout behind its role: use, grad, state, store");
     if (!in.at_end()) in.fail("the layout ends here, but text follows");
     return line;
   }
@@ -72,7 +75,8 @@ PlanLine parse_line(Scanner& in) {
     const auto role = std::ranges::find(kRoleNames.begin() + 1, kRoleNames.end(), word);
     if (role == kRoleNames.end()) {
       const std::vector<std::string> known(kRoleNames.begin() + 1, kRoleNames.end());
-      in.fail(place, fmt::format("no role \"{}\"; there are use, grad, state and store{}", word, did_you_mean(word, known)));
+      in.fail(place,
+              fmt::format("no role \"{}\"; there are use, grad, state and store{}", word, did_you_mean(word, known)));
     }
     PlanLine::Entry& entry = line.roles[role - kRoleNames.begin()];
     if (entry.given) in.fail(place, fmt::format("{} has a layout on this line already, {}", word, entry.text));
@@ -103,7 +107,8 @@ std::string names_beside(std::string_view pattern, std::span<const std::string> 
     std::vector<std::string_view> next;
     for (const std::string& name : names) {
       const std::string_view head = leading(name, parts);
-      if (head.size() == name.size() || !matches(leading(pattern, parts), head) || (!next.empty() && head != under)) continue;
+      if (head.size() == name.size() || !matches(leading(pattern, parts), head) || (!next.empty() && head != under))
+        continue;
       under = head;
       const size_t begin = head.empty() ? 0 : head.size() + 1;
       const std::string_view part = std::string_view(name).substr(begin, name.find('.', begin) - begin);
@@ -112,7 +117,8 @@ std::string names_beside(std::string_view pattern, std::span<const std::string> 
     if (next.empty()) continue;
     const bool more = next.size() > kMostNames;
     if (more) next.resize(kMostNames);
-    return fmt::format("names{}{}: {}{}", under.empty() ? "" : " under ", under, fmt::join(next, " "), more ? " ..." : "");
+    return fmt::format("names{}{}: {}{}", under.empty() ? "" : " under ", under, fmt::join(next, " "),
+                       more ? " ..." : "");
   }
   return "the program has no names";
 }
@@ -177,7 +183,9 @@ Layout Plan::layout(const PlanLine::Entry& entry, const Mesh& mesh, int rank, st
 }
 
 Mesh Plan::bind(const std::optional<Mesh>& given) const {
-  if (!given && !mesh_) throw UserError({file_, 0, 0}, "the plan has no mesh line and none is given; give one, as in --mesh \"data=2, model=4\"");
+  if (!given && !mesh_)
+    throw UserError({file_, 0, 0},
+                    "the plan has no mesh line and none is given; give one, as in --mesh \"data=2, model=4\"");
   const Mesh& bare = given ? *given : *mesh_;
   const Mesh mesh = bare.with_cuts(find_cuts(text_, file_, bare));
   for (const PlanLine& line : lines_) {
@@ -197,7 +205,8 @@ const PlanLine::Entry* Plan::entry(std::string_view name, Role role) const {
   return nullptr;
 }
 
-std::optional<Layout> Plan::find(std::string_view name, const Shape& shape, Role role, const Mesh& mesh, Place* where) const {
+std::optional<Layout> Plan::find(std::string_view name, const Shape& shape, Role role, const Mesh& mesh,
+                                 Place* where) const {
   // What a role follows when no line gives it; for an activation `use` is what its consumers read.
   constexpr std::array<Role, kRoles> kFollows = {Role::use, Role::none, Role::state, Role::store, Role::use};
   const PlanLine::Entry* found = entry(name, role);
@@ -215,9 +224,11 @@ void Plan::check_all_match(std::span<const std::string> names) const {
     const auto hit = [&](const std::string& name) { return matches_any(line, name); };
     if (line.optional || std::ranges::any_of(names, hit)) continue;
     std::string quoted;
-    for (const std::string& pattern : line.patterns) quoted += fmt::format("{}\"{}\"", quoted.empty() ? "" : ", ", pattern);
-    throw UserError({file_, line.place.line, 0}, fmt::format("{} match{} nothing; {}", quoted, line.patterns.size() == 1 ? "es" : "",
-                                                             names_beside(line.patterns.front(), names)));
+    for (const std::string& pattern : line.patterns)
+      quoted += fmt::format("{}\"{}\"", quoted.empty() ? "" : ", ", pattern);
+    throw UserError({file_, line.place.line, 0},
+                    fmt::format("{} match{} nothing; {}", quoted, line.patterns.size() == 1 ? "es" : "",
+                                names_beside(line.patterns.front(), names)));
   }
 }
 

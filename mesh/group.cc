@@ -12,8 +12,9 @@ std::string_view name(Reduction kind) {
 }
 
 std::string_view name(Collective kind) {
-  constexpr std::array<std::string_view, 9> kNames = {"slice",      "all_gather", "all_reduce", "reduce_scatter", "all_to_all",
-                                                      "permute",    "exchange",   "broadcast",  "barrier"};
+  constexpr std::array<std::string_view, 9> kNames = {"slice",          "all_gather", "all_reduce",
+                                                      "reduce_scatter", "all_to_all", "permute",
+                                                      "exchange",       "broadcast",  "barrier"};
   return kNames[static_cast<size_t>(kind)];
 }
 

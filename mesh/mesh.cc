@@ -38,16 +38,19 @@ Axis parse_axis(Scanner& in, const std::vector<Axis>& before) {
   axis.name = in.word("the name of an axis");
   for (const Axis& other : before) {
     if (other.name != axis.name) continue;
-    in.fail(place, fmt::format("axis {} is given twice, first as {}={}; name each axis once", axis.name, other.name, other.size));
+    in.fail(place, fmt::format("axis {} is given twice, first as {}={}; name each axis once", axis.name, other.name,
+                               other.size));
   }
-  if (!in.accept("=")) in.fail(fmt::format("axis {} has no size; write {}=2 or another number of devices", axis.name, axis.name));
+  if (!in.accept("="))
+    in.fail(fmt::format("axis {} has no size; write {}=2 or another number of devices", axis.name, axis.name));
   const Place size_place = in.place();
   axis.size = in.integer(fmt::format("the size of axis {}, a whole number,", axis.name));
   if (axis.size < 1) in.fail(size_place, fmt::format("axis {} has size {}; a size is 1 or more", axis.name, axis.size));
   int64_t devices = 1;
   for (const Axis& other : before) devices *= other.size;
   if (axis.size > kMostDevices / devices) {
-    const std::string product = before.empty() ? "" : fmt::format("{} times the {} of {}", axis.size, devices, sizes_text(before));
+    const std::string product =
+        before.empty() ? "" : fmt::format("{} times the {} of {}", axis.size, devices, sizes_text(before));
     in.fail(size_place, fmt::format("axis {}={} makes {} devices; a mesh has at most 2^24 = {}", axis.name, axis.size,
                                     product.empty() ? fmt::to_string(axis.size) : product, kMostDevices));
   }
@@ -133,7 +136,8 @@ const Axis* Mesh::find(std::string_view name) const {
 
 const Axis& Mesh::axis(std::string_view name, const Place& place) const {
   if (const Axis* found = find(name)) return *found;
-  if (axes_.empty()) throw UserError(place, fmt::format("no axis \"{}\": the mesh has no axes; give it one, as in {}=2", name, name));
+  if (axes_.empty())
+    throw UserError(place, fmt::format("no axis \"{}\": the mesh has no axes; give it one, as in {}=2", name, name));
   std::vector<std::string> names;
   for (const Axis& axis : axes_) names.push_back(axis.name);
   throw UserError(place, fmt::format("no axis \"{}\" in mesh {}{}", name, str(), did_you_mean(name, names)));
@@ -147,7 +151,8 @@ int64_t Mesh::parts(std::span<const AtomId> atoms) const {
 
 int64_t Mesh::parts(AtomSet atoms) const {
   int64_t product = 1;
-  for (uint64_t rest = atoms.bits; rest != 0; rest &= rest - 1) product *= atom_sizes_[static_cast<size_t>(std::countr_zero(rest))];
+  for (uint64_t rest = atoms.bits; rest != 0; rest &= rest - 1)
+    product *= atom_sizes_[static_cast<size_t>(std::countr_zero(rest))];
   return product;
 }
 
@@ -208,9 +213,11 @@ Mesh Mesh::with_cuts(std::span<const AxisCut> cuts) const {
         throw UserError(cut.place, fmt::format("{} does not divide {}={}", cut.at, axis.name, axis.size));
       }
       if (cut.at % last.at != 0) {
-        throw UserError(cut.place, fmt::format("{0}={1} is cut at {2} here and at {3} at {4}; the factors of an axis have one order, so one "
-                                               "cut must divide the other",
-                                               axis.name, axis.size, cut.at, last.at, last.place.str()));
+        throw UserError(
+            cut.place,
+            fmt::format("{0}={1} is cut at {2} here and at {3} at {4}; the factors of an axis have one order, so one "
+                        "cut must divide the other",
+                        axis.name, axis.size, cut.at, last.at, last.place.str()));
       }
       for (int64_t factor : prime_factors(cut.at / last.at)) factors[a].push_back(factor);
       last = cut;
@@ -263,15 +270,18 @@ AxisPart Mesh::parse_part(Scanner& in, const Axis& axis, const Place& place) con
     count = in.integer("the size of the part, a whole number,");
     factors = fmt::to_string(count);
   }
-  if (part.from < 1 || count < 2) in.fail(part.place, fmt::format("{}:{} is no part of an axis; a part has 2 devices or more", axis.name, factors));
+  if (part.from < 1 || count < 2)
+    in.fail(part.place, fmt::format("{}:{} is no part of an axis; a part has 2 devices or more", axis.name, factors));
   if (part.from > kMostDevices || count > kMostDevices) {
-    in.fail(place, fmt::format("{}:{} is no part of an axis; an axis has at most 2^24 = {} devices", axis.name, factors, kMostDevices));
+    in.fail(place, fmt::format("{}:{} is no part of an axis; an axis has at most 2^24 = {} devices", axis.name, factors,
+                               kMostDevices));
   }
   part.to = part.from * count;
   if (axis.size == 1) return part;  // a plan may be used on fewer devices than its parts were written for
   if (axis.size % part.from != 0 || axis.size / part.from % count != 0) {
     const std::string product = part.from == 1 ? fmt::to_string(count) : fmt::format("{} times {}", part.from, count);
-    in.fail(part.place, fmt::format("{}:{} is no part of {}={}: {} does not divide {}", axis.name, factors, axis.name, axis.size, product, axis.size));
+    in.fail(part.place, fmt::format("{}:{} is no part of {}={}: {} does not divide {}", axis.name, factors, axis.name,
+                                    axis.size, product, axis.size));
   }
   return part;
 }
@@ -289,8 +299,9 @@ Atoms Mesh::atoms_of(const AxisPart& part) const {
   if (!cut || parts(atoms) * part.from != part.to) {
     std::string order;
     for (AtomId atom : part.axis->atoms) order += fmt::format("{}{}", order.empty() ? "" : " x ", atom_sizes_[atom]);
-    throw UserError(part.place, fmt::format("{} does not go with the other parts of {}={}, whose factors stand in the order {}",
-                                            part.str(), part.axis->name, part.axis->size, order));
+    throw UserError(part.place,
+                    fmt::format("{} does not go with the other parts of {}={}, whose factors stand in the order {}",
+                                part.str(), part.axis->name, part.axis->size, order));
   }
   return atoms;
 }
@@ -305,8 +316,10 @@ Atoms Mesh::parse_atoms(Scanner& in, std::vector<AxisPart>* used) const {
     const AxisPart part = parse_part(in);
     for (const AxisPart& other : seen) {
       if (!other.overlaps(part)) continue;
-      in.fail(part.place, part.str() == other.str() ? fmt::format("axis {} is used twice; an axis splits one dimension, once", part.str())
-                                                    : fmt::format("{} and {} overlap; an axis splits one dimension, once", other.str(), part.str()));
+      in.fail(part.place,
+              part.str() == other.str()
+                  ? fmt::format("axis {} is used twice; an axis splits one dimension, once", part.str())
+                  : fmt::format("{} and {} overlap; an axis splits one dimension, once", other.str(), part.str()));
     }
     const Atoms atoms = atoms_of(part);
     out.insert(out.end(), atoms.begin(), atoms.end());

@@ -27,7 +27,8 @@ std::string error_of(std::string_view text) {
 }  // namespace
 
 TEST_CASE("attributes are sorted and read back the same") {
-  const Attributes a = {{"rule", std::string("b t, v d -> b t d")}, {"eps", 1e-05}, {"causal", true}, {"n", int64_t{-3}}, {"scale", 2.0}};
+  const Attributes a = {
+      {"rule", std::string("b t, v d -> b t d")}, {"eps", 1e-05}, {"causal", true}, {"n", int64_t{-3}}, {"scale", 2.0}};
   const std::string text = R"({causal = true, eps = 1e-05, n = -3, rule = "b t, v d -> b t d", scale = 2.0})";
   CHECK(a.str() == text);
   CHECK(parsed(text) == a);
@@ -58,7 +59,8 @@ TEST_CASE("attributes by name and type") {
 TEST_CASE("wrong attributes") {
   CHECK(error_of("{a = 1, a = 2}") == "x:1:9: attribute a is given twice");
   CHECK(error_of("{a 1}") == "x:1:4: expected \"=\" but found \"1\"");
-  CHECK(error_of("{a = yes}") == "x:1:6: expected a value (true, false, a number or a text in quotes) but found \"yes\"");
+  CHECK(error_of("{a = yes}") ==
+        "x:1:6: expected a value (true, false, a number or a text in quotes) but found \"yes\"");
   CHECK(error_of("{a = 1") == "x:1:7: expected \",\" but found the end of the text");
 }
 

@@ -1,7 +1,7 @@
 #include "meshard/base/buffer.h"
 
-#include <catch2/catch.hpp>
 #include <algorithm>
+#include <catch2/catch.hpp>
 #include <cmath>
 #include <limits>
 #include <new>
@@ -12,7 +12,8 @@
 namespace meshard {
 
 TEST_CASE("buffers are aligned and zero, small and large") {
-  for (int64_t bytes : {int64_t{1}, int64_t{63}, int64_t{64}, int64_t{100000}, (int64_t{1} << 18) - 1, int64_t{1} << 18, int64_t{3000001}}) {
+  for (int64_t bytes : {int64_t{1}, int64_t{63}, int64_t{64}, int64_t{100000}, (int64_t{1} << 18) - 1, int64_t{1} << 18,
+                        int64_t{3000001}}) {
     Buffer buffer(bytes);
     CHECK(buffer.bytes() == bytes);
     CHECK(reinterpret_cast<uintptr_t>(buffer.data()) % kAlignment == 0);
@@ -53,8 +54,8 @@ TEST_CASE("a view counts elements and bytes") {
 TEST_CASE("bf16 rounds to nearest even") {
   const auto back = [](float x) { return static_cast<float>(bfloat16(x)); };
   CHECK(back(1.0f) == 1.0f);
-  CHECK(back(1.0f + 1.0f / 256) == 1.0f);                // a tie, down to even
-  CHECK(back(1.0f + 3.0f / 256) == 1.0f + 4.0f / 256);   // a tie, up to even
+  CHECK(back(1.0f + 1.0f / 256) == 1.0f);               // a tie, down to even
+  CHECK(back(1.0f + 3.0f / 256) == 1.0f + 4.0f / 256);  // a tie, up to even
   CHECK(back(1.0f + 1.01f / 256) == 1.0f + 2.0f / 256);
   CHECK(back(-3.0f) == -3.0f);
   CHECK(std::signbit(back(-0.0f)));

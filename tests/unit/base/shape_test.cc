@@ -19,7 +19,8 @@ std::string error_of(const char* text) {
 }  // namespace
 
 TEST_CASE("types as text") {
-  for (const char* text : {"f32[8,4]", "bf16[]", "i32[0]", "f64[5,0,3]", "f32[1]"}) CHECK(Type::parse(text).str() == text);
+  for (const char* text : {"f32[8,4]", "bf16[]", "i32[0]", "f64[5,0,3]", "f32[1]"})
+    CHECK(Type::parse(text).str() == text);
   const Type type = Type::parse(" bf16 [ 5, 3 ] ");
   CHECK(type.dtype == Dtype::bf16);
   CHECK(type.shape == Shape{5, 3});
@@ -52,7 +53,8 @@ TEST_CASE("wrong types") {
   CHECK(error_of("f32[1048576,1048576,4194304]") ==
         "type:1:1: f32[1048576,1048576,4194304] has more than 2^62 bytes up to its dimension 2");
   // Strides would overflow although the tensor is empty.
-  CHECK(error_of("f32[0,4611686018427387904]") == "type:1:1: f32[0,4611686018427387904] has more than 2^62 bytes up to its dimension 1");
+  CHECK(error_of("f32[0,4611686018427387904]") ==
+        "type:1:1: f32[0,4611686018427387904] has more than 2^62 bytes up to its dimension 1");
   CHECK(error_of("f64[576460752303423488]") == "no error");  // 2^62 bytes
 }
 

@@ -46,7 +46,8 @@ TEST_CASE("newlines count where they are asked for") {
   CHECK(in.word("a word") == "a");
   CHECK(in.at_newline());
   CHECK(!in.at_end());
-  CHECK(error_of([&] { in.expect("]"); }) == "x:1:8: expected \"]\" but found the end of the line\n  a # one\n         ^");
+  CHECK(error_of([&] { in.expect("]"); }) ==
+        "x:1:8: expected \"]\" but found the end of the line\n  a # one\n         ^");
   in.stop_at_newline(false);
   CHECK(!in.at_newline());
   CHECK(in.word("a word") == "b");

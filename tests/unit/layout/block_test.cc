@@ -1,7 +1,7 @@
 #include "meshard/layout/block.h"
 
-#include <catch2/catch.hpp>
 #include <algorithm>
+#include <catch2/catch.hpp>
 #include <numeric>
 #include <random>
 
@@ -17,7 +17,8 @@ std::vector<int64_t> sizes(int64_t elements, int64_t parts) {
 }
 
 // Copies element by element: the plain twin of copy_rect.
-void copy_plainly(const std::byte* source, const Rect& from, std::byte* target, const Rect& to, const Rect& part, int64_t bytes) {
+void copy_plainly(const std::byte* source, const Rect& from, std::byte* target, const Rect& to, const Rect& part,
+                  int64_t bytes) {
   for (int64_t i = 0; i < part.elements(); ++i) {
     int64_t rest = i, read = 0, write = 0, read_stride = bytes, write_stride = bytes;
     for (size_t d = part.dims.size(); d-- > 0;) {

@@ -20,10 +20,10 @@ std::string error_of(std::string_view text, const Mesh& mesh, int rank = -1) {
 
 TEST_CASE("layouts print as they are written") {
   const Mesh mesh = Mesh::parse("data=2, model=8");
-  for (const char* text : {"[]", "[-]", "[data, -, model]", "[(data,model), -]", "[(model,data), -]", "[data, ?]", "[data?, model:2?]",
-                           "[model:2, model:(2)4, data]", "[(model:(2)4,model:2), -]", "[(model:(2)2,data)?, model:(4)2]",
-                           "[data, -] + sum(model)", "[-] + max(data,model)", "[model:2] + sum(data) + max(model:(2)2) + min(model:(4)2)",
-                           "[] + sum(data,model)"}) {
+  for (const char* text : {"[]", "[-]", "[data, -, model]", "[(data,model), -]", "[(model,data), -]", "[data, ?]",
+                           "[data?, model:2?]", "[model:2, model:(2)4, data]", "[(model:(2)4,model:2), -]",
+                           "[(model:(2)2,data)?, model:(4)2]", "[data, -] + sum(model)", "[-] + max(data,model)",
+                           "[model:2] + sum(data) + max(model:(2)2) + min(model:(4)2)", "[] + sum(data,model)"}) {
     CHECK(Layout::parse(text, mesh).str(mesh) == text);
   }
   const auto printed = [&](std::string_view text, int rank = -1) { return Layout::parse(text, mesh, rank).str(mesh); };
@@ -46,16 +46,21 @@ TEST_CASE("axes of size 1 vanish") {
 
 TEST_CASE("wrong layouts") {
   const Mesh mesh = Mesh::parse("data=2, model=8");
-  CHECK(error_of("[data, modle]", mesh) == "layout:1:8: no axis \"modle\" in mesh data=2, model=8; did you mean \"model\"?");
+  CHECK(error_of("[data, modle]", mesh) ==
+        "layout:1:8: no axis \"modle\" in mesh data=2, model=8; did you mean \"model\"?");
   CHECK(error_of("[data, data]", mesh) == "layout:1:8: axis data is used twice; an axis splits one dimension, once");
-  CHECK(error_of("[data] + sum(data)", mesh) == "layout:1:14: axis data is used twice; an axis splits one dimension, once");
-  CHECK(error_of("[model:2] + sum(model)", mesh) == "layout:1:17: model:2 and model overlap; an axis splits one dimension, once");
-  CHECK(error_of("[data, -, model]", mesh, 2) == "layout:1:1: layout [data, -, model] has 3 entries, but the tensor has 2 dimensions");
+  CHECK(error_of("[data] + sum(data)", mesh) ==
+        "layout:1:14: axis data is used twice; an axis splits one dimension, once");
+  CHECK(error_of("[model:2] + sum(model)", mesh) ==
+        "layout:1:17: model:2 and model overlap; an axis splits one dimension, once");
+  CHECK(error_of("[data, -, model]", mesh, 2) ==
+        "layout:1:1: layout [data, -, model] has 3 entries, but the tensor has 2 dimensions");
   CHECK(error_of("[-]", mesh, 0) == "layout:1:1: layout [-] has 1 entry, but the tensor has 0 dimensions");
   CHECK(error_of("[]", mesh, 1) == "layout:1:1: layout [] has 0 entries, but the tensor has 1 dimension");
   CHECK(error_of("[data, ..., model]", mesh, 1) ==
         "layout:1:1: layout [data, ..., model] has 2 entries beside \"...\", but the tensor has 1 dimension");
-  CHECK(error_of("[...]", mesh) == "layout:1:2: \"...\" needs a tensor whose dimensions are known; write each dimension, \"-\" for whole");
+  CHECK(error_of("[...]", mesh) ==
+        "layout:1:2: \"...\" needs a tensor whose dimensions are known; write each dimension, \"-\" for whole");
   CHECK(error_of("[..., -, ...]", mesh, 3) == "layout:1:10: \"...\" stands twice in a layout");
   CHECK(error_of("[data,]", mesh) == "layout:1:7: expected an axis, \"-\" (whole), \"?\" (open) or \"...\"");
   CHECK(error_of("data", mesh) == "layout:1:1: expected \"[\" but found \"data\"");
@@ -104,11 +109,22 @@ TEST_CASE("every layout of two dimensions reads back as it prints") {
     for (AtomId atom = 0; atom < 3; ++atom, rest /= 7) {
       Atoms& dim = layout.dims[static_cast<size_t>(rest % 7 / 2 % 2)].atoms;
       switch (rest % 7) {
-        case 0: case 2: dim.push_back(atom); break;
-        case 1: case 3: dim.insert(dim.begin(), atom); break;
-        case 4: layout.pending_of(Reduction::sum).add(atom); break;
-        case 5: layout.pending_of(Reduction::max).add(atom); break;
-        default: break;
+        case 0:
+        case 2:
+          dim.push_back(atom);
+          break;
+        case 1:
+        case 3:
+          dim.insert(dim.begin(), atom);
+          break;
+        case 4:
+          layout.pending_of(Reduction::sum).add(atom);
+          break;
+        case 5:
+          layout.pending_of(Reduction::max).add(atom);
+          break;
+        default:
+          break;
       }
     }
     const std::string text = layout.str(mesh);

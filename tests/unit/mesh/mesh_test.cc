@@ -62,7 +62,8 @@ TEST_CASE("wrong meshes") {
   CHECK(parse_error("data=-2") == "mesh:1:6: axis data has size -2; a size is 1 or more");
   CHECK(parse_error("data=x") == "mesh:1:6: expected the size of axis data, a whole number, but found \"x\"");
   CHECK(parse_error("data=2.5") == "mesh:1:6: expected the size of axis data, a whole number, but found \"2.5\"");
-  CHECK(parse_error("data=") == "mesh:1:6: expected the size of axis data, a whole number, but found the end of the text");
+  CHECK(parse_error("data=") ==
+        "mesh:1:6: expected the size of axis data, a whole number, but found the end of the text");
   CHECK(parse_error("data") == "mesh:1:5: axis data has no size; write data=2 or another number of devices");
   CHECK(parse_error("data, model=2") == "mesh:1:5: axis data has no size; write data=2 or another number of devices");
   CHECK(parse_error("data=2, data=4") == "mesh:1:9: axis data is given twice, first as data=2; name each axis once");
@@ -71,7 +72,8 @@ TEST_CASE("wrong meshes") {
   CHECK(parse_error("=2") == "mesh:1:1: expected the name of an axis but found \"=\"");
   CHECK(parse_error("2") == "mesh:1:1: expected the name of an axis but found \"2\"");
   CHECK(parse_error("data=2\nmodel=2") == "mesh:2:1: a mesh is one line, but text follows");
-  CHECK(parse_error("a=16777217") == "mesh:1:3: axis a=16777217 makes 16777217 devices; a mesh has at most 2^24 = 16777216");
+  CHECK(parse_error("a=16777217") ==
+        "mesh:1:3: axis a=16777217 makes 16777217 devices; a mesh has at most 2^24 = 16777216");
   CHECK(parse_error("a=4096, b=8192") ==
         "mesh:1:11: axis b=8192 makes 8192 times the 4096 of a=4096 devices; a mesh has at most 2^24 = 16777216");
   CHECK(parse_error("a=9223372036854775807") ==
@@ -82,10 +84,15 @@ TEST_CASE("wrong meshes") {
 
 TEST_CASE("an axis that is not there") {
   const Mesh mesh = Mesh::parse("data=2, model=4");
-  CHECK(error_of([&] { mesh.axis("modle", {"gpt.plan", 4, 23}); }) ==
-        "gpt.plan:4:23: no axis \"modle\" in mesh data=2, model=4; did you mean \"model\"?");
-  CHECK(error_of([&] { mesh.axis("pipe", {"gpt.plan", 4, 23}); }) == "gpt.plan:4:23: no axis \"pipe\" in mesh data=2, model=4");
-  CHECK(error_of([&] { Mesh().axis("data", {"x", 1, 1}); }) == "x:1:1: no axis \"data\": the mesh has no axes; give it one, as in data=2");
+  CHECK(error_of([&] {
+          mesh.axis("modle", {"gpt.plan", 4, 23});
+        }) == "gpt.plan:4:23: no axis \"modle\" in mesh data=2, model=4; did you mean \"model\"?");
+  CHECK(error_of([&] {
+          mesh.axis("pipe", {"gpt.plan", 4, 23});
+        }) == "gpt.plan:4:23: no axis \"pipe\" in mesh data=2, model=4");
+  CHECK(error_of([&] {
+          Mesh().axis("data", {"x", 1, 1});
+        }) == "x:1:1: no axis \"data\": the mesh has no axes; give it one, as in data=2");
 }
 
 TEST_CASE("ranks count row-major") {
@@ -115,8 +122,8 @@ TEST_CASE("axes split into prime factors") {
   CHECK(mesh.axis_of(3).name == "model");
   CHECK(mesh.stride(0) == 12);
   CHECK(mesh.stride(3) == 1);
-  for (const char* text : {"data", "model", "model:2", "model:4", "model:(2)6", "model:(2)2", "model:(4)3", "(data,model)",
-                           "(model,data)", "(model:(2)6,model:2)", "(data,model:(4)3)", "()"}) {
+  for (const char* text : {"data", "model", "model:2", "model:4", "model:(2)6", "model:(2)2", "model:(4)3",
+                           "(data,model)", "(model,data)", "(model:(2)6,model:2)", "(data,model:(4)3)", "()"}) {
     CHECK(mesh.atoms_text(atoms(mesh, text)) == text);
   }
   CHECK(mesh.atoms_text(atoms(mesh, "(model:2,model:(2)6)")) == "model");
@@ -128,7 +135,8 @@ TEST_CASE("axes split into prime factors") {
 
 TEST_CASE("wrong axes") {
   const Mesh mesh = Mesh::parse("data=2, model=12, one=1");
-  CHECK(atoms_error(mesh, "modle") == "axes:1:1: no axis \"modle\" in mesh data=2, model=12, one=1; did you mean \"model\"?");
+  CHECK(atoms_error(mesh, "modle") ==
+        "axes:1:1: no axis \"modle\" in mesh data=2, model=12, one=1; did you mean \"model\"?");
   CHECK(atoms_error(mesh, "model:5") == "axes:1:1: model:5 is no part of model=12: 5 does not divide 12");
   CHECK(atoms_error(mesh, "model:(2)4") == "axes:1:1: model:(2)4 is no part of model=12: 2 times 4 does not divide 12");
   CHECK(atoms_error(mesh, "model:1") == "axes:1:1: model:1 is no part of an axis; a part has 2 devices or more");
@@ -137,7 +145,8 @@ TEST_CASE("wrong axes") {
         "axes:1:1: model:4611686018427387904 is no part of an axis; an axis has at most 2^24 = 16777216 devices");
   CHECK(atoms_error(mesh, "(data,data)") == "axes:1:7: axis data is used twice; an axis splits one dimension, once");
   CHECK(atoms_error(mesh, "(one,one)") == "axes:1:6: axis one is used twice; an axis splits one dimension, once");
-  CHECK(atoms_error(mesh, "(model:2,model)") == "axes:1:10: model:2 and model overlap; an axis splits one dimension, once");
+  CHECK(atoms_error(mesh, "(model:2,model)") ==
+        "axes:1:10: model:2 and model overlap; an axis splits one dimension, once");
   CHECK(atoms_error(mesh, "(model:4,model:(2)6)") ==
         "axes:1:10: model:4 and model:(2)6 overlap; an axis splits one dimension, once");
   CHECK(atoms_error(mesh, "model:3") ==
@@ -149,7 +158,8 @@ TEST_CASE("an axis of size 1 is legal, and so are its parts") {
   const Mesh mesh = Mesh::parse("data=1, model=1");
   CHECK(atoms(mesh, "(data,model)").empty());
   CHECK(atoms(mesh, "(model:2,model:(2)4)").empty());
-  CHECK(atoms_error(mesh, "(model:2,model:2)") == "axes:1:10: axis model:2 is used twice; an axis splits one dimension, once");
+  CHECK(atoms_error(mesh, "(model:2,model:2)") ==
+        "axes:1:10: axis model:2 is used twice; an axis splits one dimension, once");
 }
 
 TEST_CASE("cuts order the factors of an axis") {
@@ -170,16 +180,20 @@ TEST_CASE("cuts order the factors of an axis") {
 
 TEST_CASE("cuts that contradict each other name both places") {
   CHECK(error_of([] { cut_mesh("model=6", "[model:2, -]\n[model:3]"); }) ==
-        "x:2:2: model=6 is cut at 3 here and at 2 at x:1:2; the factors of an axis have one order, so one cut must divide the other");
-  CHECK(error_of([] { cut_mesh("model=8", "[model:3]"); }) == "x:1:2: model:3 is no part of model=8: 3 does not divide 8");
+        "x:2:2: model=6 is cut at 3 here and at 2 at x:1:2; the factors of an axis have one order, so one cut must "
+        "divide the other");
+  CHECK(error_of([] { cut_mesh("model=8", "[model:3]"); }) ==
+        "x:1:2: model:3 is no part of model=8: 3 does not divide 8");
   const std::vector<AxisCut> wrong = {{"model", 3, {"x", 1, 1}}};
   CHECK(error_of([&] { Mesh::parse("model=8").with_cuts(wrong); }) == "x:1:1: 3 does not divide model=8");
 }
 
 TEST_CASE("cuts are found where layouts can stand") {
   const Mesh mesh = Mesh::parse("data=4, model=8");
-  const std::vector<AxisCut> cuts = find_cuts("%data: f32[8] [model:2, -] # model:3\n x {rule = \"data:2\"} block.#-1.model : other:2 + sum(model:(2)4, data:4)",
-                                              "x", mesh);
+  const std::vector<AxisCut> cuts = find_cuts(
+      "%data: f32[8] [model:2, -] # model:3\n x {rule = \"data:2\"} block.#-1.model : other:2 + sum(model:(2)4, "
+      "data:4)",
+      "x", mesh);
   REQUIRE(cuts.size() == 2);
   CHECK(cuts[0].axis == "model");
   CHECK(cuts[0].at == 2);
