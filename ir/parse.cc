@@ -30,7 +30,8 @@ class Parser : private TextReader {
     preamble();
     program_.mesh = mesh_;
     while (!in_.at_end()) function();
-    if (program_.functions.empty()) in_.fail("the text has no function; a program needs at least one, and the last is main");
+    if (program_.functions.empty())
+      in_.fail("the text has no function; a program needs at least one, and the last is main");
     if (!any_marked_) pin_all();
     return std::move(program_);
   }
@@ -103,7 +104,8 @@ class Parser : private TextReader {
       const std::string name = function_name("the name of the function");
       const int before = program_.find(name);
       if (before >= 0) in_.fail(place, fmt::format("there are two functions {}", name));
-      if (program_.find("main") >= 0) in_.fail(place, fmt::format("func {} stands after func main; main must be the last", name));
+      if (program_.find("main") >= 0)
+        in_.fail(place, fmt::format("func {} stands after func main; main must be the last", name));
       program_.functions.emplace_back().name = name;
       ids_.clear();
       header();
@@ -157,7 +159,8 @@ class Parser : private TextReader {
   }
 
   std::vector<RunItem> expand(std::span<const RunItem> items) {
-    return expand_runs(items, kMostValues - values_, [&](const Place& place, std::string text) { in_.fail(place, std::move(text)); });
+    return expand_runs(items, kMostValues - values_,
+                       [&](const Place& place, std::string text) { in_.fail(place, std::move(text)); });
   }
 
   void body() {
@@ -186,7 +189,8 @@ class Parser : private TextReader {
       if (item.link.empty()) continue;
       r.in_place = find(join_parts(item.link), item.place);
       if (f().param_index(r.in_place) < 0) {
-        in_.fail(item.place, fmt::format("%{} is no parameter of func {}: only a parameter's memory is taken over", join_parts(item.link), f().name));
+        in_.fail(item.place, fmt::format("%{} is no parameter of func {}: only a parameter's memory is taken over",
+                                         join_parts(item.link), f().name));
       }
     }
   }
@@ -239,11 +243,13 @@ class Parser : private TextReader {
     const Place place = in_.place();
     const std::string name = in_.word("the name of an op");
     op.def = program_.table->find(name);
-    if (op.def == nullptr) in_.fail(place, fmt::format("no op \"{}\"{}", name, did_you_mean(name, program_.table->names())));
+    if (op.def == nullptr)
+      in_.fail(place, fmt::format("no op \"{}\"{}", name, did_you_mean(name, program_.table->names())));
     if (static_cast<int>(results.size()) != op.def->results) {
       in_.fail(place, fmt::format("{} has {}, the text names {}", name, results_text(op.def->results), results.size()));
     }
-    if (op.start && !op.def->collective) in_.fail(place, fmt::format("only a collective can be started, {} is none", name));
+    if (op.start && !op.def->collective)
+      in_.fail(place, fmt::format("only a collective can be started, {} is none", name));
     if (in_.peek() == '%') {
       do {
         const Place operand = in_.place();
@@ -262,11 +268,13 @@ class Parser : private TextReader {
     std::vector<Typed> types{typed()};
     while (in_.accept(",")) types.push_back(typed());
     if (types.size() != results.size()) {
-      in_.fail(types.back().place, fmt::format("{} has {}, the text has {} types", name, results_text(op.def->results), types.size()));
+      in_.fail(types.back().place,
+               fmt::format("{} has {}, the text has {} types", name, results_text(op.def->results), types.size()));
     }
     check_types(op, types, place);
     for (size_t r = 0; r < results.size(); ++r) {
-      op.results.push_back(make(value_info(results[r].first, types[r], static_cast<int>(f().ops.size()), results[r].second)));
+      op.results.push_back(
+          make(value_info(results[r].first, types[r], static_cast<int>(f().ops.size()), results[r].second)));
     }
     append(std::move(op));
   }
@@ -277,11 +285,13 @@ class Parser : private TextReader {
     std::vector<Type> operands, results;
     for (ValueId v : op.operands) operands.push_back(f().value(v).type);
     for (const Typed& t : written) results.push_back(t.type);
-    const std::vector<Type> types = show_line(place, [&] { return infer_types(*op.def, op.attributes, operands, results, place); });
+    const std::vector<Type> types =
+        show_line(place, [&] { return infer_types(*op.def, op.attributes, operands, results, place); });
     for (size_t r = 0; r < types.size(); ++r) {
       if (types[r] == written[r].type) continue;
       const std::string which = types.size() > 1 ? fmt::format(" as result {}", r) : "";
-      in_.fail(written[r].place, fmt::format("{} gives {}{}, the text says {}", op.def->name, types[r].str(), which, written[r].type.str()));
+      in_.fail(written[r].place, fmt::format("{} gives {}{}, the text says {}", op.def->name, types[r].str(), which,
+                                             written[r].type.str()));
     }
   }
 
@@ -355,7 +365,8 @@ class Parser : private TextReader {
   }
 
   // One call; `number` is what "#" stands for in a run.
-  void call_once(Op op, std::string prefix, const std::vector<Argument>& arguments, std::optional<int64_t> number, bool first, bool last) {
+  void call_once(Op op, std::string prefix, const std::vector<Argument>& arguments, std::optional<int64_t> number,
+                 bool first, bool last) {
     const Function& callee = program_.functions[static_cast<size_t>(op.callee)];
     op.prefix = std::move(prefix);
     for (size_t a = 0; a < arguments.size(); ++a) {
@@ -369,19 +380,23 @@ class Parser : private TextReader {
         const std::string name = join_name(op.prefix, parameter);
         const auto found = ids_.find(std::string(name));
         if (found == ids_.end()) {
-          in_.fail(op.source, fmt::format("{} as {} needs \"{}\": there is no value %{}; write ({} = %...)", callee.name,
-                                          op.prefix, parameter, name, parameter));
+          in_.fail(op.source, fmt::format("{} as {} needs \"{}\": there is no value %{}; write ({} = %...)",
+                                          callee.name, op.prefix, parameter, name, parameter));
         }
         op.operands.push_back(found->second);
         continue;
       }
       const bool exception = (first && !argument.first.empty()) || (last && !argument.last.empty());
-      const std::string& pattern = !exception ? argument.value : first && !argument.first.empty() ? argument.first : argument.last;
-      if (!number && (!argument.first.empty() || !argument.last.empty() || pattern.find_first_of("#+-") != std::string::npos)) {
+      const std::string& pattern = !exception                         ? argument.value
+                                   : first && !argument.first.empty() ? argument.first
+                                                                      : argument.last;
+      if (!number &&
+          (!argument.first.empty() || !argument.last.empty() || pattern.find_first_of("#+-") != std::string::npos)) {
         in_.fail(argument.place, "#, first and last need a run of calls, as in block.0..11");
       }
       const std::optional<std::string> name = number ? pattern_name(pattern, *number) : pattern;
-      if (!name) in_.fail(argument.place, fmt::format("%{} names no value in the call with number {}", pattern, *number));
+      if (!name)
+        in_.fail(argument.place, fmt::format("%{} names no value in the call with number {}", pattern, *number));
       op.operands.push_back(find(*name, argument.place));
     }
     const int index = static_cast<int>(f().ops.size());

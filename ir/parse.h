@@ -20,18 +20,19 @@
 //     return %loss, %block.0..11.wq.new -> %block.0..11.wq
 //   }
 //
-// Types are written for parameters and for results of ops; a call's result n is called %block.0.n (also where the function
-// returns %n@k) and has the type and layout that the function returns.
+// Types are written for parameters and for results of ops; a call's result n is called %block.0.n (also where the
+// function returns %n@k) and has the type and layout that the function returns.
 //
-// Pinned layouts: where any layout in a text is followed by "!" (`[data, -]!`), those with a mark are pinned; where none is,
-// all are, so what a user writes is pinned. Printing marks only where a program has pinned and unpinned layouts.
+// Pinned layouts: where any layout in a text is followed by "!" (`[data, -]!`), those with a mark are pinned; where
+// none is, all are, so what a user writes is pinned. Printing marks only where a program has layouts of both kinds.
 //
-// Runs. Of header entries and of returned values, a sequence that repeats with one number of its names counting up is written
-// once with a range, `%block.0..11.wq`. Entries next to one another whose first ranges stand behind the same parts belong
-// together and are expanded index by index: all of block.0, then all of block.1. A ";" in place of a "," ends a run. Of calls,
-// those that differ in one number of their prefix, counting up or down by one, are one line: `#` is the number of each call,
-// `first` says what the first call in program order reads instead and `last` the last. So the text of a 12-layer model and of
-// a 100-layer one have the same number of lines. The printer's exact rules are in print.cc and runs.h; parse expands them.
+// Runs. Of header entries and of returned values, a sequence that repeats with one number of its names counting up is
+// written once with a range, `%block.0..11.wq`. Entries next to one another whose first ranges stand behind the same
+// parts belong together and are expanded index by index: all of block.0, then all of block.1. A ";" in place of a ","
+// ends a run. Of calls, those that differ in one number of their prefix, counting up or down by one, are a line: `#` is
+// the number of each call, `first` says what the first call in program order reads instead and `last` the last. So the
+// text of a 12-layer model and of a 100-layer one have the same number of lines. The printer's exact rules are in
+// print.cc and runs.h; parse expands them.
 #pragma once
 
 #include <string>
@@ -48,13 +49,13 @@ std::string print(const Program& program);
 std::string print_op(const Program& program, const Function& function, const Op& op);
 
 // The last function is main; where one is called main it must be the last.
-// Errors (UserError at file:line:column, with the line and a caret): unknown op or function (with a suggestion), a value
-// read before it is made or made twice, wrong number of operands, types that don't follow, a text cut in the middle (`the text ends
-// inside func main, begun at line 3`), a newer version. What is parsed still wants verify().
+// Errors (UserError at file:line:column, with line and caret): unknown op or function (with a suggestion), a value
+// read before it is made or made twice, wrong number of operands, types that don't follow, a text cut in the middle
+// (`the text ends inside func main, begun at line 3`), a newer version. What is parsed still wants verify().
 Program parse_program(std::string_view text, std::string_view file, const OpTable& table);
 
-// Whether both say the same: functions, names, types, layouts, ops in order. Ids, places and what is pinned may differ. If not, and
-// `why` is not null, it says where.
+// Whether both say the same: functions, names, types, layouts, ops in order. Ids, places and what is pinned may differ.
+// If not, and `why` is not null, it says where.
 bool equal(const Program& a, const Program& b, std::string* why = nullptr);
 
 }  // namespace meshard

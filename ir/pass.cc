@@ -18,7 +18,8 @@ void check_skip(const std::vector<Pass>& passes, const std::vector<std::string>&
   for (const Pass& pass : passes) names.push_back(pass.name);
   for (const std::string& name : skip) {
     if (std::find(names.begin(), names.end(), name) != names.end()) continue;
-    throw UserError(fmt::format("no pass \"{}\" to skip; there are {}{}", name, absl::StrJoin(names, ", "), did_you_mean(name, names)));
+    throw UserError(fmt::format("no pass \"{}\" to skip; there are {}{}", name, absl::StrJoin(names, ", "),
+                                did_you_mean(name, names)));
   }
 }
 
@@ -37,7 +38,8 @@ void check_text(const Program& program, const std::string& stage) {
     std::string why;
     MESHARD_CHECK(equal(program, again, &why), fmt::format("the text of {} does not say the same: {}", stage, why));
     const std::string twice = print(again);
-    MESHARD_CHECK(twice == text, fmt::format("the text of {} prints differently: {}", stage, first_difference(text, twice)));
+    MESHARD_CHECK(twice == text,
+                  fmt::format("the text of {} prints differently: {}", stage, first_difference(text, twice)));
   } catch (const UserError& error) {
     throw InternalError(fmt::format("the text of {} does not parse: {}", stage, error.what()));
   }
@@ -55,7 +57,8 @@ void dump(const Program& program, const std::string& folder, int number, const s
 
 }  // namespace
 
-Program run_passes(Program program, const std::vector<Pass>& passes, const PassOptions& options, std::vector<PassTime>* times) {
+Program run_passes(Program program, const std::vector<Pass>& passes, const PassOptions& options,
+                   std::vector<PassTime>* times) {
   check_skip(passes, options.skip);
   const auto stage = [&](int number, const std::string& name) {
     if (options.reparse) check_text(program, name);

@@ -1,5 +1,5 @@
-// Passes are functions Program -> Program. The runner times them, verifies what they leave, can check that the text prints
-// and parses back to itself, and writes each stage to a folder.
+// Passes are functions Program -> Program. The runner times them, verifies what they leave, can check that the text
+// prints and parses back to itself, and writes each stage to a folder.
 #pragma once
 
 #include <functional>
@@ -17,9 +17,9 @@ struct Pass {
 };
 
 struct PassOptions {
-  bool reparse = false;             // print, parse, print again and compare (debug builds, tests)
-  std::string dump;                 // folder: 00-trace.mesh, 01-propagate.mesh ...; "" for none
-  std::vector<std::string> skip;    // names
+  bool reparse = false;           // print, parse, print again and compare (debug builds, tests)
+  std::string dump;               // folder: 00-trace.mesh, 01-propagate.mesh ...; "" for none
+  std::vector<std::string> skip;  // names
 };
 
 struct PassTime {
@@ -27,6 +27,7 @@ struct PassTime {
   double seconds = 0;
 };
 
-Program run_passes(Program program, const std::vector<Pass>& passes, const PassOptions& options, std::vector<PassTime>* times = nullptr);
+Program run_passes(Program program, const std::vector<Pass>& passes, const PassOptions& options,
+                   std::vector<PassTime>* times = nullptr);
 
 }  // namespace meshard

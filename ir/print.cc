@@ -1,8 +1,11 @@
 // The printer's rules where the text leaves a choice:
-// - A header of more than two entries, after runs are written once, has one line for each; a return breaks before its ninth name.
+// - A header of more than two entries, after runs are written once, has one line for each; a return breaks before its
+// ninth name.
 //   Both depend on counts only, never on widths, so that 12 layers and 100 give the same lines.
-// - A call's arguments that bind by name are left out; a call's results have the types of the callee's and are never written.
-// - Calls next to one another, of one function with one guard, whose prefixes differ in one number that counts up or down
+// - A call's arguments that bind by name are left out; a call's results have the types of the callee's and are never
+// written.
+// - Calls next to one another, of one function with one guard, whose prefixes differ in one number that counts up or
+// down
 //   by one, are one line for as long as argument_pattern() (ir/runs.h) can say what they pass.
 #include <algorithm>
 
@@ -48,10 +51,13 @@ class Printer {
   // One op, or a run of calls that begins with it.
   std::string op(const Function& f, const Op& op, const std::optional<CallRun>& run = {}) const {
     switch (op.kind) {
-      case Op::apply: return apply(f, op);
-      case Op::wait: return fmt::format("wait {}{}", name(f, op.operands[0]), guard(op));
+      case Op::apply:
+        return apply(f, op);
+      case Op::wait:
+        return fmt::format("wait {}{}", name(f, op.operands[0]), guard(op));
       case Op::call:
-      case Op::repeat: return call(f, op, run);
+      case Op::repeat:
+        return call(f, op, run);
     }
     return "";
   }
@@ -93,16 +99,21 @@ class Printer {
       attributes = over + (attributes.empty() ? "}" : ", " + attributes.substr(1));
     }
     if (!attributes.empty()) out += " " + attributes;
-    const std::string types = absl::StrJoin(op.results, ", ", [&](std::string* text, ValueId v) { *text += type(f.value(v)); });
+    const std::string types =
+        absl::StrJoin(op.results, ", ", [&](std::string* text, ValueId v) { *text += type(f.value(v)); });
     return out + guard(op) + " : " + types;
   }
 
   static std::string init(const Init& init) {
     switch (init.kind) {
-      case Init::zeros: return "";
-      case Init::ones: return " init=ones";
-      case Init::normal: return fmt::format(" init=normal({})", number_text(init.scale));
-      case Init::uniform: return fmt::format(" init=uniform({})", number_text(init.scale));
+      case Init::zeros:
+        return "";
+      case Init::ones:
+        return " init=ones";
+      case Init::normal:
+        return fmt::format(" init=normal({})", number_text(init.scale));
+      case Init::uniform:
+        return fmt::format(" init=uniform({})", number_text(init.scale));
     }
     return "";
   }
@@ -121,7 +132,8 @@ class Printer {
   }
 
   // The argument `a` over a run of calls, "" if it binds by name in each, nullopt if there is no way to say it.
-  std::optional<std::string> argument(const Function& f, std::span<const Op> calls, const CallRun& run, size_t a) const {
+  std::optional<std::string> argument(const Function& f, std::span<const Op> calls, const CallRun& run,
+                                      size_t a) const {
     bool by_name = true;
     std::vector<std::string> values;
     for (const Op& op : calls) {
@@ -159,7 +171,8 @@ class Printer {
     NameParts prefix = split_name(ops[0].prefix);
     const NameParts next = split_name(ops[1].prefix);
     if (!follows(ops[1]) || prefix.empty() || prefix.size() != next.size()) return std::nullopt;
-    const auto part = static_cast<size_t>(std::mismatch(prefix.begin(), prefix.end(), next.begin()).first - prefix.begin());
+    const auto part =
+        static_cast<size_t>(std::mismatch(prefix.begin(), prefix.end(), next.begin()).first - prefix.begin());
     if (part == prefix.size()) return std::nullopt;
     const std::optional<int64_t> first = part_number(prefix[part]), second = part_number(next[part]);
     if (!first || !second || (*second != *first + 1 && *second != *first - 1)) return std::nullopt;

@@ -20,7 +20,8 @@ struct Found {
 };
 
 bool same_prefix(const NameParts& a, const NameParts& b, size_t parts) {
-  return a.size() > parts && b.size() > parts && std::equal(a.begin(), a.begin() + static_cast<int64_t>(parts), b.begin());
+  return a.size() > parts && b.size() > parts &&
+         std::equal(a.begin(), a.begin() + static_cast<int64_t>(parts), b.begin());
 }
 
 // Whether a link counts along with its name: it has the same prefix and number.
@@ -103,7 +104,8 @@ void expand(std::span<const RunItem> items, int64_t most, const RunFail& fail, s
     const std::optional<size_t> part = find_range(items[i].name);
     if (!part) {
       if (find_range(items[i].link)) {
-        fail(items[i].place, fmt::format("%{} has a range that %{} has not", join_parts(items[i].link), join_parts(items[i].name)));
+        fail(items[i].place,
+             fmt::format("%{} has a range that %{} has not", join_parts(items[i].link), join_parts(items[i].name)));
       }
       if (static_cast<int64_t>(out.size()) >= most) {
         fail(items[i].place, fmt::format("the runs expand to more than {} entries", most));
@@ -112,10 +114,12 @@ void expand(std::span<const RunItem> items, int64_t most, const RunFail& fail, s
       continue;
     }
     const auto ranges = std::count_if(items[i].name.begin(), items[i].name.end(), part_range);
-    if (ranges > kMostRanges) fail(items[i].place, fmt::format("a name may have {} ranges, this has {}", kMostRanges, ranges));
+    if (ranges > kMostRanges)
+      fail(items[i].place, fmt::format("a name may have {} ranges, this has {}", kMostRanges, ranges));
     const Range range = *part_range(items[i].name[*part]);
     if (range.from >= range.to) {
-      fail(items[i].place, fmt::format("%{}: the range {} must count up", join_parts(items[i].name), range_text(range)));
+      fail(items[i].place,
+           fmt::format("%{}: the range {} must count up", join_parts(items[i].name), range_text(range)));
     }
     size_t end = i + 1;
     while (end < items.size() && !items[end - 1].ends_run && same_run(items[i].name, items[end].name)) ++end;
@@ -133,13 +137,15 @@ void expand(std::span<const RunItem> items, int64_t most, const RunFail& fail, s
 }
 
 // The pattern that all of `values` follow, the k-th for number numbers.at(begin + k).
-std::optional<NameParts> common_pattern(std::span<const NameParts> values, Range numbers, int64_t begin, const NameParts& prefix, size_t at) {
+std::optional<NameParts> common_pattern(std::span<const NameParts> values, Range numbers, int64_t begin,
+                                        const NameParts& prefix, size_t at) {
   NameParts pattern = values[0];
   for (const NameParts& value : values) {
     if (value.size() != pattern.size()) return std::nullopt;
   }
   for (size_t p = 0; p < pattern.size(); ++p) {
-    const bool same = std::all_of(values.begin(), values.end(), [&](const NameParts& v) { return v[p] == values[0][p]; });
+    const bool same =
+        std::all_of(values.begin(), values.end(), [&](const NameParts& v) { return v[p] == values[0][p]; });
     // One value alone says nothing about what runs; beside the calls' own prefix it is their number.
     if (same && (values.size() > 1 || p != at || !same_prefix(values[0], prefix, at))) continue;
     const std::optional<int64_t> first = part_number(values[0][p]);
@@ -188,7 +194,8 @@ std::optional<int64_t> part_number(std::string_view part) {
   if (part.empty() || part.size() > kDigits || (part.size() > 1 && part[0] == '0')) return std::nullopt;
   int64_t value = 0;
   const auto result = std::from_chars(part.data(), part.data() + part.size(), value);
-  if (result.ec != std::errc() || result.ptr != part.data() + part.size() || value < 0 || part[0] == '-') return std::nullopt;
+  if (result.ec != std::errc() || result.ptr != part.data() + part.size() || value < 0 || part[0] == '-')
+    return std::nullopt;
   return value;
 }
 
@@ -217,15 +224,18 @@ std::vector<RunItem> expand_runs(std::span<const RunItem> items, int64_t most, c
   return out;
 }
 
-std::optional<std::string> argument_pattern(std::span<const std::string> values, Range numbers, const NameParts& prefix, size_t at) {
-  if (std::all_of(values.begin(), values.end(), [&](const std::string& v) { return v == values[0]; })) return "%" + values[0];
+std::optional<std::string> argument_pattern(std::span<const std::string> values, Range numbers, const NameParts& prefix,
+                                            size_t at) {
+  if (std::all_of(values.begin(), values.end(), [&](const std::string& v) { return v == values[0]; }))
+    return "%" + values[0];
   std::vector<NameParts> names;
   for (const std::string& value : values) names.push_back(split_name(value));
   // Exceptions at neither end, the first, the last, both.
   for (const auto& [first, last] : {std::pair{0, 0}, {1, 0}, {0, 1}, {1, 1}}) {
     const size_t inner = names.size() - static_cast<size_t>(first + last);
     if (inner == 0 || inner > names.size()) continue;
-    const auto pattern = common_pattern(std::span(names).subspan(static_cast<size_t>(first), inner), numbers, first, prefix, at);
+    const auto pattern =
+        common_pattern(std::span(names).subspan(static_cast<size_t>(first), inner), numbers, first, prefix, at);
     if (!pattern) continue;
     std::string out = "%" + join_parts(*pattern);
     if (first) out += " first %" + values.front();

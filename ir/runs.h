@@ -1,5 +1,5 @@
-// Runs: names that differ in one number, written once. The text of a 12-layer and of a 100-layer model then have the same number
-// of lines. The printer and the parser share this notation; each function here has its inverse beside it.
+// Runs: names that differ in one number, written once. The text of a 12-layer and of a 100-layer model then have the
+// same number of lines. The printer and the parser share this notation; each function here has its inverse beside it.
 //
 //   %block.0..11.wq          twelve names; entries next to one another with the same range are expanded index by index
 //   %block.#-1.y             in a run of calls: "#" is the number of the call
@@ -40,22 +40,25 @@ inline constexpr int kMostRanges = 4;  // in one name
 // An entry of a function's header, or a returned value.
 struct RunItem {
   NameParts name;
-  NameParts link;           // the parameter that this is the state of, or whose memory a returned value takes; may be empty
-  std::string text;         // all else that is printed; equal within a run
-  size_t payload = 0;       // the caller's: which entry this is (in a run: the first one's)
-  bool ends_run = false;    // printed with ";" instead of ",": the next entry begins a run of its own
+  NameParts link;      // the parameter that this is the state of, or whose memory a returned value takes; may be empty
+  std::string text;    // all else that is printed; equal within a run
+  size_t payload = 0;  // the caller's: which entry this is (in a run: the first one's)
+  bool ends_run = false;  // printed with ";" instead of ",": the next entry begins a run of its own
   Place place;
 };
 
-// Writes sequences that repeat with one number counting up as one repetition with a range, from the outermost number inwards.
+// Writes sequences that repeat with one number counting up as one repetition with a range, from the outermost number
+// inwards.
 std::vector<RunItem> compress_runs(std::span<const RunItem> items);
 // The inverse. `fail` throws. More than `most` items are an error.
 using RunFail = std::function<void(const Place&, std::string)>;
 std::vector<RunItem> expand_runs(std::span<const RunItem> items, int64_t most, const RunFail& fail);
 
-// What the calls of a run pass for one parameter. The k-th call has number `numbers.at(k)`; `prefix` is how the calls are named, the
-// number at part `at`. "%block.#-1.y", with " first %x@1" or " last %h" where the first or last call does otherwise; nullopt: no such pattern.
-std::optional<std::string> argument_pattern(std::span<const std::string> values, Range numbers, const NameParts& prefix, size_t at);
+// What the calls of a run pass for one parameter. The k-th call has number `numbers.at(k)`; `prefix` is how the calls
+// are named, the number at part `at`. "%block.#-1.y", with " first %x@1" or " last %h" where the first or last call
+// does otherwise; nullopt: no such pattern.
+std::optional<std::string> argument_pattern(std::span<const std::string> values, Range numbers, const NameParts& prefix,
+                                            size_t at);
 // "block.#-1.y" and 3 -> "block.2.y"; nullopt: a part with "#" that is not "#", "#+k" or "#-k", or a number below 0.
 std::optional<std::string> pattern_name(std::string_view pattern, int64_t number);
 

@@ -23,7 +23,9 @@ void TextReader::preamble() {
 }
 
 const Mesh& TextReader::need_mesh(const Place& place, std::string_view what, std::string_view example) {
-  if (!mesh_) in_.fail(place, fmt::format("{} needs a mesh; write a line such as \"mesh {}\" before the first function", what, example));
+  if (!mesh_)
+    in_.fail(place,
+             fmt::format("{} needs a mesh; write a line such as \"mesh {}\" before the first function", what, example));
   return *mesh_;
 }
 
@@ -38,7 +40,8 @@ std::string TextReader::value_name(std::string_view also) {
   const Place place = in_.place();
   if (in_.peek() != '%') in_.expect("%");
   const std::string name = in_.word_of(fmt::format("%.@{}", also), "a value").substr(1);
-  if (name.empty() || name.find('%') != std::string::npos) in_.fail(place, fmt::format("\"%{}\" is no name of a value", name));
+  if (name.empty() || name.find('%') != std::string::npos)
+    in_.fail(place, fmt::format("\"%{}\" is no name of a value", name));
   return name;
 }
 
@@ -54,7 +57,8 @@ NameParts TextReader::run_name() {
   const Place place = in_.place();
   const std::string name = value_name();
   NameParts parts = split_name(name);
-  if (parts.empty()) in_.fail(place, fmt::format("\"%{}\" is no name of a value; a range is two numbers, as in 0..11", name));
+  if (parts.empty())
+    in_.fail(place, fmt::format("\"%{}\" is no name of a value; a range is two numbers, as in 0..11", name));
   return parts;
 }
 
@@ -74,7 +78,8 @@ TextReader::Typed TextReader::typed() {
     const Place place = in_.place();
     out.below = in_.integer("a bound");
     if (out.below < 1) in_.fail(place, fmt::format("below={}: a bound is 1 or more", out.below));
-    if (is_float(out.type.dtype)) in_.fail(place, fmt::format("below is a bound of integers; the type is {}", out.type.str()));
+    if (is_float(out.type.dtype))
+      in_.fail(place, fmt::format("below is a bound of integers; the type is {}", out.type.str()));
   }
   return out;
 }
@@ -87,7 +92,8 @@ Init TextReader::init() {
   if (kind == "ones") return {Init::ones};
   if (kind != "normal" && kind != "uniform") {
     const std::string known[] = {"zeros", "ones", "normal", "uniform"};
-    in_.fail(place, fmt::format("no init \"{}\"; there are zeros, ones, normal(s) and uniform(s){}", kind, did_you_mean(kind, known)));
+    in_.fail(place, fmt::format("no init \"{}\"; there are zeros, ones, normal(s) and uniform(s){}", kind,
+                                did_you_mean(kind, known)));
   }
   in_.expect("(");
   const Place number = in_.place();

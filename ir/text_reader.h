@@ -1,4 +1,5 @@
-// TextReader: the small parts of program text that say nothing about ops: names, types with layouts, inits, guards, axes.
+// TextReader: the small parts of program text that say nothing about ops: names, types with layouts, inits, guards,
+// axes.
 #pragma once
 
 #include <optional>
@@ -30,14 +31,15 @@ class TextReader {
   void preamble();  // version and mesh
 
   std::string function_name(std::string_view what);
-  std::string value_name(std::string_view also = "");  // begins with "%", which is left out; may hold ranges, and characters of `also`
-  std::string plain_name();                            // of one value: without ranges
+  std::string value_name(
+      std::string_view also = "");  // begins with "%", which is left out; may hold ranges, and characters of `also`
+  std::string plain_name();         // of one value: without ranges
   NameParts run_name();
 
   Typed typed();
-  Init init();                                       // "=normal(0.02)"
-  std::vector<std::pair<int, int64_t>> guard();      // "at pipe=2, data=0", empty if there is none
-  AtomSet over(const OpDef& def);                    // "{over = (data,model)}": all that a collective says of itself
+  Init init();                                   // "=normal(0.02)"
+  std::vector<std::pair<int, int64_t>> guard();  // "at pipe=2, data=0", empty if there is none
+  AtomSet over(const OpDef& def);                // "{over = (data,model)}": all that a collective says of itself
 
   // Runs what throws UserErrors that know the place but not the line, and shows the line.
   template <class Body>

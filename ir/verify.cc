@@ -7,13 +7,13 @@
 #include "fmt/format.h"
 #include "meshard/ir/parse.h"
 #include "meshard/ir/runs.h"
-#include "meshard/layout/reshard.h"
+#include "meshard/ir/verify_local.h"
 
 namespace meshard {
 namespace {
 
-// Index in Function::ops of the op that does something to a value; kNever: none does. The end of the function counts as an op
-// after the last.
+// Index in Function::ops of the op that does something to a value; kNever: none does. The end of the function counts as
+// an op after the last.
 constexpr int kNever = -1;
 
 class Verifier {
@@ -27,7 +27,8 @@ class Verifier {
     for (size_t i = 0; i < program_.functions.size(); ++i) {
       f_ = &program_.functions[i];
       MESHARD_CHECK(!split_name(f_->name).empty(), fmt::format("\"{}\" is no name of a function", f_->name));
-      MESHARD_CHECK(program_.find(f_->name) == static_cast<int>(i), fmt::format("two functions are called {}", f_->name));
+      MESHARD_CHECK(program_.find(f_->name) == static_cast<int>(i),
+                    fmt::format("two functions are called {}", f_->name));
       function(static_cast<int>(i));
     }
   }
@@ -35,12 +36,12 @@ class Verifier {
  private:
   // What is known of a value while the ops are gone through.
   struct State {
-    int made = kNever;       // -1 for parameters too
+    int made = kNever;  // -1 for parameters too
     bool exists = false;
-    int started = kNever;    // by a collective that wants a wait
+    int started = kNever;  // by a collective that wants a wait
     bool waited = false;
-    int gone = kNever;       // from the op after this one on nobody may read it
-    std::string taken_by;    // what took its memory, for messages
+    int gone = kNever;     // from the op after this one on nobody may read it
+    std::string taken_by;  // what took its memory, for messages
     int last_read = kNever;
     ValueId origin = ValueId::none;  // in whose memory it lies: the first argument of a chain of in-place calls
   };
@@ -51,7 +52,9 @@ class Verifier {
   const Function& callee(const Op& op) const { return program_.functions[static_cast<size_t>(op.callee)]; }
   static bool is_call(const Op& op) { return op.kind == Op::call || op.kind == Op::repeat; }
 
-  [[noreturn]] void fail(const Op& op, std::string text) const { throw UserError(op.source, std::move(text), {print_op(program_, *f_, op)}); }
+  [[noreturn]] void fail(const Op& op, std::string text) const {
+    throw UserError(op.source, std::move(text), {print_op(program_, *f_, op)});
+  }
   [[noreturn]] void fail(const Place& place, std::string text) const { throw UserError(place, std::move(text)); }
 
   void function(int self) {
@@ -64,18 +67,21 @@ class Verifier {
     returns();
     memory();
     for (const Op& op : f_->ops) {
-      if (op.start && !state(op.results[0]).waited) fail(op, fmt::format("{} is started, but nobody waits for it", name(op.results[0])));
+      if (op.start && !state(op.results[0]).waited)
+        fail(op, fmt::format("{} is started, but nobody waits for it", name(op.results[0])));
     }
   }
 
   // --- what no text can have wrong
 
   void check_id(ValueId v) const {
-    MESHARD_CHECK(v != ValueId::none && index(v) < f_->values.size(), fmt::format("func {}: an id is out of range", f_->name));
+    MESHARD_CHECK(v != ValueId::none && index(v) < f_->values.size(),
+                  fmt::format("func {}: an id is out of range", f_->name));
   }
 
   void structure(int self) const {
-    MESHARD_CHECK(f_->params.size() == f_->param_info.size(), fmt::format("func {}: parameters lack their infos", f_->name));
+    MESHARD_CHECK(f_->params.size() == f_->param_info.size(),
+                  fmt::format("func {}: parameters lack their infos", f_->name));
     for (ValueId p : f_->params) check_id(p);
     for (const ParamInfo& p : f_->param_info) {
       if (p.of != ValueId::none) check_id(p.of);
@@ -85,28 +91,35 @@ class Verifier {
       if (r.in_place != ValueId::none) check_id(r.in_place);
     }
     for (const Op& op : f_->ops) {
-      MESHARD_CHECK((op.kind == Op::apply) == (op.def != nullptr), fmt::format("func {}: only what is applied has a definition", f_->name));
-      MESHARD_CHECK(!is_call(op) || (op.callee >= 0 && op.callee < self), fmt::format("func {} calls no function above it", f_->name));
+      MESHARD_CHECK((op.kind == Op::apply) == (op.def != nullptr),
+                    fmt::format("func {}: only what is applied has a definition", f_->name));
+      MESHARD_CHECK(!is_call(op) || (op.callee >= 0 && op.callee < self),
+                    fmt::format("func {} calls no function above it", f_->name));
       for (size_t i = 0; i < op.operands.size(); ++i) {
         const bool round = op.kind == Op::repeat && static_cast<int>(i) == op.index_operand;
-        MESHARD_CHECK(!round || op.operands[i] == ValueId::none, fmt::format("func {}: a round's number is given a value", f_->name));
+        MESHARD_CHECK(!round || op.operands[i] == ValueId::none,
+                      fmt::format("func {}: a round's number is given a value", f_->name));
         if (!round) check_id(op.operands[i]);
       }
       for (ValueId v : op.results) check_id(v);
-      MESHARD_CHECK(op.kind != Op::wait || (op.operands.size() == 1 && op.results.empty()), "a wait has one operand and no result");
+      MESHARD_CHECK(op.kind != Op::wait || (op.operands.size() == 1 && op.results.empty()),
+                    "a wait has one operand and no result");
     }
   }
 
   void make(ValueId v, int op) {
     const ValueInfo& info = value(v);
     MESHARD_CHECK(!state(v).exists, fmt::format("func {}: {} is made twice", f_->name, name(v)));
-    MESHARD_CHECK(info.op == op, fmt::format("func {}: {} is made by op {}, but says {}", f_->name, name(v), op, info.op));
+    MESHARD_CHECK(info.op == op,
+                  fmt::format("func {}: {} is made by op {}, but says {}", f_->name, name(v), op, info.op));
     const NameParts parts = split_name(info.name);
     const bool printable = std::all_of(info.name.begin(), info.name.end(), [](char c) {
       return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.' || c == '@';
     });
-    MESHARD_CHECK(printable && !parts.empty() && !find_range(parts), fmt::format("\"{}\" is no name of a value", info.name));
-    MESHARD_CHECK(names_.emplace(info.name, v).second, fmt::format("func {}: two values are called {}", f_->name, name(v)));
+    MESHARD_CHECK(printable && !parts.empty() && !find_range(parts),
+                  fmt::format("\"{}\" is no name of a value", info.name));
+    MESHARD_CHECK(names_.emplace(info.name, v).second,
+                  fmt::format("func {}: two values are called {}", f_->name, name(v)));
     state(v).exists = true;
     state(v).made = op;
     layout(v);
@@ -120,10 +133,12 @@ class Verifier {
       return;
     }
     if (!program_.mesh) fail(info.source, fmt::format("{} has a layout, but the program has no mesh line", place()));
-    MESHARD_CHECK(info.layout->rank() == info.type.shape.rank(), fmt::format("the layout of {} has another rank", place()));
+    MESHARD_CHECK(info.layout->rank() == info.type.shape.rank(),
+                  fmt::format("the layout of {} has another rank", place()));
     AtomSet seen;
     const auto use = [&](AtomId a) {
-      MESHARD_CHECK(a < program_.mesh->atom_count() && !seen.has(a), fmt::format("the layout of {} uses an axis twice or one that is none", place()));
+      MESHARD_CHECK(a < program_.mesh->atom_count() && !seen.has(a),
+                    fmt::format("the layout of {} uses an axis twice or one that is none", place()));
       seen.add(a);
     };
     for (const DimLayout& d : info.layout->dims) std::for_each(d.atoms.begin(), d.atoms.end(), use);
@@ -141,8 +156,10 @@ class Verifier {
     const ValueId v = f_->params[p];
     const ParamInfo& info = f_->param_info[p];
     make(v, -1);
-    MESHARD_CHECK(value(v).below >= 0 && (value(v).below == 0 || !is_float(value(v).type.dtype)), fmt::format("the bound of {} is none", name(v)));
-    MESHARD_CHECK((info.kind == ParamInfo::state) == (info.of != ValueId::none), fmt::format("{} is the state of nothing", name(v)));
+    MESHARD_CHECK(value(v).below >= 0 && (value(v).below == 0 || !is_float(value(v).type.dtype)),
+                  fmt::format("the bound of {} is none", name(v)));
+    MESHARD_CHECK((info.kind == ParamInfo::state) == (info.of != ValueId::none),
+                  fmt::format("{} is the state of nothing", name(v)));
     if (info.of == ValueId::none) return;
     const int of = f_->param_index(info.of);
     if (of < 0 || f_->param_info[static_cast<size_t>(of)].kind != ParamInfo::param) {
@@ -158,14 +175,20 @@ class Verifier {
     }
     guard(op);
     switch (op.kind) {
-      case Op::apply: apply(op); break;
+      case Op::apply:
+        apply(op);
+        break;
       case Op::call:
-      case Op::repeat: call(op, i); break;
-      case Op::wait: wait(op); break;
+      case Op::repeat:
+        call(op, i);
+        break;
+      case Op::wait:
+        wait(op);
+        break;
     }
     for (ValueId v : op.results) make(v, i);
     if (op.start) state(op.results[0]).started = i;
-    if (level_ == Level::local) local(op);
+    if (level_ == Level::local) verify_local(program_, *f_, op);
   }
 
   void read(const Op& op, ValueId v, int i) {
@@ -183,7 +206,8 @@ class Verifier {
     for (size_t g = 0; g < op.guard.size(); ++g) {
       const auto& [axis, coordinate] = op.guard[g];
       if (!program_.mesh) fail(op, "a guard needs a mesh line");
-      MESHARD_CHECK(axis >= 0 && static_cast<size_t>(axis) < program_.mesh->axes().size(), "a guard names an axis that is none");
+      MESHARD_CHECK(axis >= 0 && static_cast<size_t>(axis) < program_.mesh->axes().size(),
+                    "a guard names an axis that is none");
       const Axis& a = program_.mesh->axes()[static_cast<size_t>(axis)];
       if (coordinate < 0 || coordinate >= a.size) {
         fail(op, fmt::format("{}={} is outside of mesh {}", a.name, coordinate, program_.mesh->str()));
@@ -211,9 +235,12 @@ class Verifier {
   }
 
   void apply(const Op& op) const {
-    MESHARD_CHECK(static_cast<int>(op.results.size()) == op.def->results, fmt::format("{} has another number of results", op.def->name));
-    MESHARD_CHECK(op.def->collective || (!op.start && op.over.empty()), fmt::format("{} is no collective", op.def->name));
-    MESHARD_CHECK(!op.def->collective || op.attributes.empty(), fmt::format("{} has attributes, which are not printed", op.def->name));
+    MESHARD_CHECK(static_cast<int>(op.results.size()) == op.def->results,
+                  fmt::format("{} has another number of results", op.def->name));
+    MESHARD_CHECK(op.def->collective || (!op.start && op.over.empty()),
+                  fmt::format("{} is no collective", op.def->name));
+    MESHARD_CHECK(!op.def->collective || op.attributes.empty(),
+                  fmt::format("{} has attributes, which are not printed", op.def->name));
     const std::vector<Type> written = types(op.results);
     const std::vector<Type> found = with_op(op, [&] {
       check_attributes(*op.def, op.attributes, op.source);
@@ -221,42 +248,51 @@ class Verifier {
     });
     for (size_t r = 0; r < written.size(); ++r) {
       if (found[r] != written[r]) {
-        fail(op, fmt::format("{} gives {} as result {}, but {} is {}", op.def->name, found[r].str(), r, name(op.results[r]), written[r].str()));
+        fail(op, fmt::format("{} gives {} as result {}, but {} is {}", op.def->name, found[r].str(), r,
+                             name(op.results[r]), written[r].str()));
       }
     }
   }
 
   void call(const Op& op, int i) {
     const Function& g = callee(op);
-    MESHARD_CHECK(op.operands.size() == g.params.size() && op.results.size() == g.returns.size(), fmt::format("a call of {} has another number of values", g.name));
+    MESHARD_CHECK(op.operands.size() == g.params.size() && op.results.size() == g.returns.size(),
+                  fmt::format("a call of {} has another number of values", g.name));
     const std::string what = op.prefix.empty() ? g.name : fmt::format("{} as {}", g.name, op.prefix);
     for (size_t a = 0; a < op.operands.size(); ++a) {
       const ValueInfo& parameter = g.value(g.params[a]);
       if (op.operands[a] == ValueId::none) {
         if (parameter.type != Type{Dtype::i32, {}}) {
-          fail(op, fmt::format("%{} of func {} gets the number of the round and must be i32[], but is {}", parameter.name, g.name, parameter.type.str()));
+          fail(op, fmt::format("%{} of func {} gets the number of the round and must be i32[], but is {}",
+                               parameter.name, g.name, parameter.type.str()));
         }
         continue;
       }
       const ValueInfo& argument = value(op.operands[a]);
       if (argument.type != parameter.type) {
-        fail(op, fmt::format("%{} of func {} is {}, but {} is {}", parameter.name, g.name, parameter.type.str(), name(op.operands[a]), argument.type.str()));
+        fail(op, fmt::format("%{} of func {} is {}, but {} is {}", parameter.name, g.name, parameter.type.str(),
+                             name(op.operands[a]), argument.type.str()));
       }
       if (level_ == Level::local && *argument.layout != *parameter.layout) {
-        fail(op, fmt::format("%{} of func {} is {}, but {} is {}", parameter.name, g.name, parameter.layout->str(*program_.mesh),
-                             name(op.operands[a]), argument.layout->str(*program_.mesh)));
+        fail(op, fmt::format("%{} of func {} is {}, but {} is {}", parameter.name, g.name,
+                             parameter.layout->str(*program_.mesh), name(op.operands[a]),
+                             argument.layout->str(*program_.mesh)));
       }
     }
     for (size_t r = 0; r < op.results.size(); ++r) {
       const ValueInfo& returned = g.value(g.returns[r].value);
       const ValueInfo& result = value(op.results[r]);
-      MESHARD_CHECK(result.type == returned.type, fmt::format("{}: {} has another type than %{}", what, name(op.results[r]), returned.name));
-      MESHARD_CHECK(level_ != Level::local || result.layout == returned.layout, fmt::format("{}: {} has another layout than %{}", what, name(op.results[r]), returned.name));
+      MESHARD_CHECK(result.type == returned.type,
+                    fmt::format("{}: {} has another type than %{}", what, name(op.results[r]), returned.name));
+      MESHARD_CHECK(level_ != Level::local || result.layout == returned.layout,
+                    fmt::format("{}: {} has another layout than %{}", what, name(op.results[r]), returned.name));
       // The text of a call does not name its results.
-      MESHARD_CHECK(result.name == join_name(op.prefix, base_name(returned.name)), fmt::format("{}: result %{} is called {}", what, returned.name, name(op.results[r])));
+      MESHARD_CHECK(result.name == join_name(op.prefix, base_name(returned.name)),
+                    fmt::format("{}: result %{} is called {}", what, returned.name, name(op.results[r])));
       if (g.returns[r].in_place != ValueId::none) overwrite(op, i, g.param_index(g.returns[r].in_place), op.results[r]);
     }
-    if (op.kind == Op::repeat && op.count < 1) fail(op, fmt::format("repeat {}: a call is repeated once or more", op.count));
+    if (op.kind == Op::repeat && op.count < 1)
+      fail(op, fmt::format("repeat {}: a call is repeated once or more", op.count));
   }
 
   // The call puts `result` where its argument `a` was.
@@ -271,9 +307,11 @@ class Verifier {
     holders_[index(origin(argument))].push_back(result);
     // What is read again from the outside must be returned in place too.
     if (f_->param_index(argument) < 0) return;
-    const bool returned = std::any_of(f_->returns.begin(), f_->returns.end(), [&](const Return& r) { return r.in_place == argument; });
+    const bool returned =
+        std::any_of(f_->returns.begin(), f_->returns.end(), [&](const Return& r) { return r.in_place == argument; });
     if (!returned) {
-      fail(op, fmt::format("{} takes over the memory of {}, a parameter that func {} does not return in place", name(result), name(argument), f_->name));
+      fail(op, fmt::format("{} takes over the memory of {}, a parameter that func {} does not return in place",
+                           name(result), name(argument), f_->name));
     }
   }
 
@@ -286,7 +324,8 @@ class Verifier {
 
   void wait(const Op& op) {
     State& s = state(op.operands[0]);
-    if (s.started == kNever) fail(op, fmt::format("{} is not started: there is nothing to wait for", name(op.operands[0])));
+    if (s.started == kNever)
+      fail(op, fmt::format("{} is not started: there is nothing to wait for", name(op.operands[0])));
     if (s.waited) fail(op, fmt::format("{} is waited for twice", name(op.operands[0])));
     s.waited = true;
   }
@@ -297,7 +336,8 @@ class Verifier {
     std::vector<ValueId> taken;
     for (const Return& r : f_->returns) {
       const ValueInfo& info = value(r.value);
-      MESHARD_CHECK(state(r.value).exists, fmt::format("func {}: {} is returned but not made", f_->name, name(r.value)));
+      MESHARD_CHECK(state(r.value).exists,
+                    fmt::format("func {}: {} is returned but not made", f_->name, name(r.value)));
       if (state(r.value).started != kNever && !state(r.value).waited) {
         fail(info.source, fmt::format("{} is returned before the wait for it", name(r.value)));
       }
@@ -305,7 +345,8 @@ class Verifier {
       const ValueInfo& parameter = value(r.in_place);
       MESHARD_CHECK(f_->param_index(r.in_place) >= 0, fmt::format("{} is no parameter", name(r.in_place)));
       const auto both = [&](const std::string& a, const std::string& b) {
-        return fmt::format("{} is returned in place of {}, but is {} and not {}", name(r.value), name(r.in_place), a, b);
+        return fmt::format("{} is returned in place of {}, but is {} and not {}", name(r.value), name(r.in_place), a,
+                           b);
       };
       if (info.type != parameter.type) fail(info.source, both(info.type.str(), parameter.type.str()));
       if (level_ == Level::local && *info.layout != *parameter.layout) {
@@ -313,7 +354,8 @@ class Verifier {
       }
       if (r.value == r.in_place) continue;
       if (f_->param_index(r.value) >= 0) {
-        fail(info.source, fmt::format("{} is returned in place of {}, but is a parameter: it has memory of its own", name(r.value), name(r.in_place)));
+        fail(info.source, fmt::format("{} is returned in place of {}, but is a parameter: it has memory of its own",
+                                      name(r.value), name(r.in_place)));
       }
       if (std::find(taken.begin(), taken.end(), r.in_place) != taken.end()) {
         fail(info.source, fmt::format("two values are returned in place of {}", name(r.in_place)));
@@ -325,18 +367,22 @@ class Verifier {
       if (again > 1) fail(info.source, fmt::format("{} is returned in place of two parameters", name(r.value)));
     }
     for (const Return& r : f_->returns) {
-      const bool replaced = std::find(taken.begin(), taken.end(), r.value) != taken.end() || state(r.value).gone != kNever;
-      if (replaced) fail(value(r.value).source, fmt::format("{} is returned, but its memory was taken over", name(r.value)));
+      const bool replaced =
+          std::find(taken.begin(), taken.end(), r.value) != taken.end() || state(r.value).gone != kNever;
+      if (replaced)
+        fail(value(r.value).source, fmt::format("{} is returned, but its memory was taken over", name(r.value)));
     }
   }
 
-  // Nobody reads what lies in a parameter's memory after the value that is returned there is made, nor does a started collective.
+  // Nobody reads what lies in a parameter's memory after the value that is returned there is made, nor does a started
+  // collective.
   void memory() {
     for (const Return& r : f_->returns) {
       if (r.in_place == ValueId::none || r.in_place == r.value) continue;
       const ValueId from = origin(r.value);
       if (f_->param_index(from) >= 0 && from != r.in_place) {
-        fail(value(r.value).source, fmt::format("{} is returned in place of {}, but lies in the memory of {}", name(r.value), name(r.in_place), name(from)));
+        fail(value(r.value).source, fmt::format("{} is returned in place of {}, but lies in the memory of {}",
+                                                name(r.value), name(r.in_place), name(from)));
       }
       const int made = value(from == r.in_place ? r.value : from).op;
       std::vector<ValueId> before{r.in_place};
@@ -345,7 +391,8 @@ class Verifier {
       }
       for (ValueId v : before) {
         if (v == r.value || state(v).last_read <= made) continue;
-        fail(f_->ops[static_cast<size_t>(state(v).last_read)], fmt::format("{} is read after {} took over its memory", name(v), name(r.value)));
+        fail(f_->ops[static_cast<size_t>(state(v).last_read)],
+             fmt::format("{} is read after {} took over its memory", name(v), name(r.value)));
       }
       if (state(r.in_place).gone == kNever) take(r.in_place, made, name(r.value));
     }
@@ -358,53 +405,19 @@ class Verifier {
       if (!op.start) continue;
       const State& source = state(op.operands[0]);
       if (source.gone != kNever && source.gone >= static_cast<int>(i) && source.gone < waits[index(op.results[0])]) {
-        fail(op, fmt::format("{} takes over the memory of {} before the wait for {}", source.taken_by, name(op.operands[0]), name(op.results[0])));
+        fail(op, fmt::format("{} takes over the memory of {} before the wait for {}", source.taken_by,
+                             name(op.operands[0]), name(op.results[0])));
       }
     }
-  }
-
-  // --- layouts of local programs
-
-  std::vector<Layout> layouts(const std::vector<ValueId>& values) const {
-    std::vector<Layout> out;
-    for (ValueId v : values) out.push_back(*value(v).layout);
-    return out;
-  }
-
-  void local(const Op& op) const {
-    if (op.kind != Op::apply) return;
-    const Mesh& mesh = *program_.mesh;
-    const std::vector<Layout> operands = layouts(op.operands), results = layouts(op.results);
-    if (op.def->collective) {
-      collective(op, operands[0], results[0]);
-    } else if (op.def->identity) {
-      if (operands[0] == results[0]) return;
-      fail(op, fmt::format("{} changes the layout {} to {}: that takes a collective", op.def->name, operands[0].str(mesh), results[0].str(mesh)));
-    } else {
-      const BoundRule rule = with_op(op, [&] { return bind_rule(*op.def, op.attributes, types(op.operands), types(op.results), op.source); });
-      std::string why;
-      if (!find_split(mesh, *op.def, rule, operands, results, &why)) fail(op, fmt::format("{}: {}", op.def->name, why));
-    }
-  }
-
-  void collective(const Op& op, const Layout& from, const Layout& to) const {
-    const Mesh& mesh = *program_.mesh;
-    if (op.over.empty() && from == to) return;  // over an axis of size 1
-    ReshardStep step{*op.def->collective, op.over, Reduction::sum, from, to};
-    for (const Reduction kind : {Reduction::sum, Reduction::max, Reduction::min}) {
-      if (from.pending_of(kind) != to.pending_of(kind)) step.reduction = kind;
-    }
-    if (step_fits(mesh, step)) return;
-    fail(op, fmt::format("{} over {} does not turn {} into {}", op.def->name, op.over.empty() ? "nothing" : mesh.atoms_text(op.over),
-                         from.str(mesh), to.str(mesh)));
   }
 
   const Program& program_;
   Level level_;
   const Function* f_ = nullptr;
   std::vector<State> states_;
-  absl::flat_hash_map<std::string, ValueId> names_;                // only looked up
-  absl::flat_hash_map<size_t, std::vector<ValueId>> holders_;  // by value: what in-place calls put into its memory; only looked up
+  absl::flat_hash_map<std::string, ValueId> names_;  // only looked up
+  // By value: what in-place calls put into its memory; only looked up.
+  absl::flat_hash_map<size_t, std::vector<ValueId>> holders_;
 };
 
 }  // namespace

@@ -24,7 +24,8 @@ std::string error_of(std::string_view text) {
 
 // One function around `body`, from line 3.
 std::string in_main(std::string_view body) {
-  return fmt::format("mesh data=2, model=4\nfunc main(%x: f32[2,3] [data, -], %w: f32[3,4] [-, model]) {{\n{}\n}}\n", body);
+  return fmt::format("mesh data=2, model=4\nfunc main(%x: f32[2,3] [data, -], %w: f32[3,4] [-, model]) {{\n{}\n}}\n",
+                     body);
 }
 
 int64_t lines(const std::string& text) { return std::count(text.begin(), text.end(), '\n'); }
@@ -154,7 +155,8 @@ TEST_CASE("marks of pinned layouts") {
 }
 
 TEST_CASE("an axis of size 1 has no atoms, and a collective over it none") {
-  const Program p = parse("mesh data=1\nfunc f(%x: f32[2] [data]) { %y = all_gather %x {over = data} : f32[2] [-] return %y }");
+  const Program p =
+      parse("mesh data=1\nfunc f(%x: f32[2] [data]) { %y = all_gather %x {over = data} : f32[2] [-] return %y }");
   CHECK(p.main().ops[0].over.empty());
   check_round_trip(p);
   verify(p, Level::local);
@@ -162,19 +164,25 @@ TEST_CASE("an axis of size 1 has no atoms, and a collective over it none") {
 
 // A model of `layers` blocks, every name spelled out.
 std::string spelled_out(int layers) {
-  std::string text = "func block(%x: f32[2], %w: f32[2]) {\n %y = add %x, %w : f32[2]\n return %y }\n"
-                     "func block_vjp(%y.d: f32[2], %x: f32[2], %w: f32[2]) {\n %x.d = add %y.d, %x : f32[2]\n"
-                     " %w.new = add %w, %y.d : f32[2]\n return %x.d, %w.new -> %w }\n"
-                     "func main(%x: f32[2], %v: f32[2] param";
-  for (int i = 0; i < layers; ++i) text += fmt::format(", %block.{0}.w: f32[2] param, %block.{0}.experts.0.u: f32[3] param, "
-                                                       "%block.{0}.experts.1.u: f32[3] param", i);
+  std::string text =
+      "func block(%x: f32[2], %w: f32[2]) {\n %y = add %x, %w : f32[2]\n return %y }\n"
+      "func block_vjp(%y.d: f32[2], %x: f32[2], %w: f32[2]) {\n %x.d = add %y.d, %x : f32[2]\n"
+      " %w.new = add %w, %y.d : f32[2]\n return %x.d, %w.new -> %w }\n"
+      "func main(%x: f32[2], %v: f32[2] param";
+  for (int i = 0; i < layers; ++i)
+    text += fmt::format(
+        ", %block.{0}.w: f32[2] param, %block.{0}.experts.0.u: f32[3] param, "
+        "%block.{0}.experts.1.u: f32[3] param",
+        i);
   for (int i = 0; i < layers; ++i) text += fmt::format(", %block.{0}.m: f32[2] state of %block.{0}.w", i);
   text += ") {\n";
-  for (int i = 0; i < layers; ++i) text += fmt::format("call block as block.{} (x = {})\n", i, i ? fmt::format("%block.{}.y", i - 1) : "%x");
+  for (int i = 0; i < layers; ++i)
+    text += fmt::format("call block as block.{} (x = {})\n", i, i ? fmt::format("%block.{}.y", i - 1) : "%x");
   text += fmt::format("%h.d = gelu %block.{}.y : f32[2]\n", layers - 1);
   for (int i = layers - 1; i >= 0; --i) {
     text += fmt::format("call block_vjp as block.{} (y.d = {}, x = {})\n", i,
-                        i + 1 < layers ? fmt::format("%block.{}.x.d", i + 1) : "%h.d", i ? fmt::format("%block.{}.y", i - 1) : "%x");
+                        i + 1 < layers ? fmt::format("%block.{}.x.d", i + 1) : "%h.d",
+                        i ? fmt::format("%block.{}.y", i - 1) : "%x");
   }
   text += "return %h.d";
   for (int i = 0; i < layers; ++i) text += fmt::format(", %block.{0}.w.new -> %block.{0}.w", i);
@@ -206,7 +214,8 @@ TEST_CASE("12 layers and 100 layers have the same number of lines") {
 
 TEST_CASE("only what repeats exactly is a run") {
   const auto header = [](std::string_view entries) {
-    const std::string text = print(parse(fmt::format("func main({}) {{ %r = fill {{value = 0.0}} : f32[] return %r }}", entries)));
+    const std::string text =
+        print(parse(fmt::format("func main({}) {{ %r = fill {{value = 0.0}} : f32[] return %r }}", entries)));
     check_round_trip(parse(text));
     return text.substr(text.find('(') + 1, text.find(") {") - text.find('(') - 1);
   };
@@ -216,9 +225,12 @@ TEST_CASE("only what repeats exactly is a run") {
   CHECK(header("%a.1: f32[2], %a.0: f32[2]") == "%a.1: f32[2], %a.0: f32[2]");
   CHECK(header("%a.00: f32[2], %a.01: f32[2]") == "%a.00: f32[2], %a.01: f32[2]");
   // Two runs side by side are kept apart; unlike prefixes need no mark.
-  CHECK(header("%a.0.x: f32[2], %a.1.x: f32[2], %a.0.y: f32[2], %a.1.y: f32[2]") == "%a.0..1.x: f32[2]; %a.0..1.y: f32[2]");
-  CHECK(header("%a.0.x: f32[2], %a.1.x: f32[2], %b.0.x: f32[2], %b.1.x: f32[2]") == "%a.0..1.x: f32[2], %b.0..1.x: f32[2]");
-  CHECK(header("%a.0.x: f32[2], %a.0.y: f32[3], %a.1.x: f32[2], %a.1.y: f32[3]") == "%a.0..1.x: f32[2], %a.0..1.y: f32[3]");
+  CHECK(header("%a.0.x: f32[2], %a.1.x: f32[2], %a.0.y: f32[2], %a.1.y: f32[2]") ==
+        "%a.0..1.x: f32[2]; %a.0..1.y: f32[2]");
+  CHECK(header("%a.0.x: f32[2], %a.1.x: f32[2], %b.0.x: f32[2], %b.1.x: f32[2]") ==
+        "%a.0..1.x: f32[2], %b.0..1.x: f32[2]");
+  CHECK(header("%a.0.x: f32[2], %a.0.y: f32[3], %a.1.x: f32[2], %a.1.y: f32[3]") ==
+        "%a.0..1.x: f32[2], %a.0..1.y: f32[3]");
   // A link that stays, and one that counts along.
   CHECK(header("%w: f32[2] param, %m.0: f32[2] state of %w, %m.1: f32[2] state of %w") ==
         "%w: f32[2] param, %m.0..1: f32[2] state of %w");
@@ -228,8 +240,10 @@ TEST_CASE("only what repeats exactly is a run") {
 
 TEST_CASE("what the calls of a run pass") {
   const auto calls = [](std::string_view body) {
-    const std::string text = print(parse(fmt::format(
-        "func f(%x: f32[]) {{ %y = gelu %x : f32[] return %y }}\nfunc main(%c: f32[], %d: f32[], %e: f32[], %b.0..9.x: f32[]) {{\n{}\n}}", body)));
+    const std::string text =
+        print(parse(fmt::format("func f(%x: f32[]) {{ %y = gelu %x : f32[] return %y }}\nfunc main(%c: f32[], %d: "
+                                "f32[], %e: f32[], %b.0..9.x: f32[]) {{\n{}\n}}",
+                                body)));
     check_round_trip(parse(text));
     const size_t begin = text.find("  call");
     return text.substr(begin, text.rfind('}') - begin);
@@ -238,8 +252,10 @@ TEST_CASE("what the calls of a run pass") {
   CHECK(calls("call f as b.2 call f as b.1 call f as b.0") == "  call f as b.2..0\n");
   CHECK(calls("call f as b.0 (x = %c) call f as b.1 (x = %c)") == "  call f as b.0..1 (x = %c)\n");
   CHECK(calls("call f as b.0 (x = %c) call f as b.1 (x = %d)") == "  call f as b.0..1 (x = %d first %c)\n");
-  CHECK(calls("call f as b.0 (x = %c) call f as b.1 call f as b.2 (x = %d)") == "  call f as b.0..2 (x = %b.#.x first %c last %d)\n");
-  CHECK(calls("call f as b.0 (x = %b.5.x) call f as b.1 (x = %b.6.x) call f as b.2 (x = %b.7.x)") == "  call f as b.0..2 (x = %b.#+5.x)\n");
+  CHECK(calls("call f as b.0 (x = %c) call f as b.1 call f as b.2 (x = %d)") ==
+        "  call f as b.0..2 (x = %b.#.x first %c last %d)\n");
+  CHECK(calls("call f as b.0 (x = %b.5.x) call f as b.1 (x = %b.6.x) call f as b.2 (x = %b.7.x)") ==
+        "  call f as b.0..2 (x = %b.#+5.x)\n");
   CHECK(calls("call f as q.3 (x = %b.5.x) call f as q.4 (x = %b.6.x)") == "  call f as q.3..4 (x = %b.#+2.x)\n");
   // The longest beginning that can be said, and then the rest.
   CHECK(calls("call f as b.0 (x = %c) call f as b.1 call f as b.2 call f as b.3 (x = %d) call f as b.4 (x = %e)") ==
@@ -292,7 +308,8 @@ TEST_CASE("the first line of each error") {
   CHECK(main("%a = gelu %x at modle=1 : f32[2,3]") ==
         "p.mesh:3:17: no axis \"modle\" in mesh data=2, model=4; did you mean \"model\"?");
   CHECK(main("%a = gelu %x : f32[2,3] below=4") == "p.mesh:3:31: below is a bound of integers; the type is f32[2,3]");
-  CHECK(main("%a = gelu %x : f32[2,3] [data]") == "p.mesh:3:25: layout [data] has 1 entry, but the tensor has 2 dimensions");
+  CHECK(main("%a = gelu %x : f32[2,3] [data]") ==
+        "p.mesh:3:25: layout [data] has 1 entry, but the tensor has 2 dimensions");
   CHECK(main("call blok as b") == "p.mesh:3:6: no function \"blok\" above func main");
   CHECK(main("call main as b") == "p.mesh:3:6: func main calls itself");
   CHECK(main("gelu %x") == "p.mesh:3:1: expected a statement: %x = op ..., call, repeat, wait, return or \"}\"");
@@ -302,7 +319,8 @@ TEST_CASE("the first line of each error") {
   CHECK(main("%a..b = gelu %x : f32[2,3]") == "p.mesh:3:1: \"%a..b\" is no name of one value");
   CHECK(message("meshard 2\n") == "p.mesh:1:9: text version 2; this program reads up to 1");
   CHECK(message("meshard 0\n") == "p.mesh:1:9: text version 0; versions count from 1");
-  CHECK(message("mesh data=2\n") == "p.mesh:2:1: the text has no function; a program needs at least one, and the last is main");
+  CHECK(message("mesh data=2\n") ==
+        "p.mesh:2:1: the text has no function; a program needs at least one, and the last is main");
   CHECK(message("function f() {}") == "p.mesh:1:1: expected \"func\"; a text is a mesh line and functions");
   CHECK(message("func f(%x: f32[2] [data]) {}") ==
         "p.mesh:1:19: a layout needs a mesh; write a line such as \"mesh data=2, model=4\" before the first function");
@@ -321,23 +339,32 @@ TEST_CASE("the first line of each error") {
 
 TEST_CASE("errors of calls") {
   const auto message = [](std::string_view body) {
-    const std::string all = error_of(fmt::format("func block(%x: f32[], %w: f32[]) {{ %y = gelu %x : f32[] return %y }}\n"
-                                                 "func main(%x: f32[], %b.0..1.w: f32[]) {{\n{}\n}}", body));
+    const std::string all =
+        error_of(fmt::format("func block(%x: f32[], %w: f32[]) {{ %y = gelu %x : f32[] return %y }}\n"
+                             "func main(%x: f32[], %b.0..1.w: f32[]) {{\n{}\n}}",
+                             body));
     return all.substr(0, all.find('\n'));
   };
-  CHECK(message("call block as b.0") == "p.mesh:3:1: block as b.0 needs \"x\": there is no value %b.0.x; write (x = %...)");
+  CHECK(message("call block as b.0") ==
+        "p.mesh:3:1: block as b.0 needs \"x\": there is no value %b.0.x; write (x = %...)");
   CHECK(message("call blok as b.0") == "p.mesh:3:6: no function \"blok\" above func main; did you mean \"block\"?");
   CHECK(message("call block as b.0 (z = %x)") == "p.mesh:3:20: func block has no parameter \"z\"");
   CHECK(message("call block as b.0 (x = %x, x = %x)") == "p.mesh:3:28: \"x\" is given twice");
-  CHECK(message("call block as b.0 (x = %x first %x)") == "p.mesh:3:24: #, first and last need a run of calls, as in block.0..11");
-  CHECK(message("call block as b.0 (x = %b.#.w)") == "p.mesh:3:24: #, first and last need a run of calls, as in block.0..11");
-  CHECK(message("call block as b.0..1 (x = %b.#-1.y)") == "p.mesh:3:27: %b.#-1.y names no value in the call with number 0");
-  CHECK(message("call block as b.0..1 (x = %b.#-1.z first %x)") == "p.mesh:3:27: no value %b.0.z in func main; did you mean \"b.0.w\"?");
+  CHECK(message("call block as b.0 (x = %x first %x)") ==
+        "p.mesh:3:24: #, first and last need a run of calls, as in block.0..11");
+  CHECK(message("call block as b.0 (x = %b.#.w)") ==
+        "p.mesh:3:24: #, first and last need a run of calls, as in block.0..11");
+  CHECK(message("call block as b.0..1 (x = %b.#-1.y)") ==
+        "p.mesh:3:27: %b.#-1.y names no value in the call with number 0");
+  CHECK(message("call block as b.0..1 (x = %b.#-1.z first %x)") ==
+        "p.mesh:3:27: no value %b.0.z in func main; did you mean \"b.0.w\"?");
   CHECK(message("call block as b.1..1 (x = %x)") == "p.mesh:3:1: a run of calls needs two numbers that differ");
-  CHECK(message("call block as b.0 (x = %x)\ncall block as b.0 (x = %x)") == "p.mesh:4:1: %b.0.y is made twice, first in line 3");
+  CHECK(message("call block as b.0 (x = %x)\ncall block as b.0 (x = %x)") ==
+        "p.mesh:4:1: %b.0.y is made twice, first in line 3");
   CHECK(message("repeat 0 call block as b.0 (x = %x)") == "p.mesh:3:8: repeat 0: a call is repeated once or more");
   CHECK(message("repeat 2 call block as b.0..1 (x = %x)") == "p.mesh:3:1: a repeated call has one prefix, not a range");
-  CHECK(message("repeat 2 call block as b.0 (x = index, w = index)") == "p.mesh:3:44: only one parameter can get the index");
+  CHECK(message("repeat 2 call block as b.0 (x = index, w = index)") ==
+        "p.mesh:3:44: only one parameter can get the index");
 }
 
 TEST_CASE("equal says where two programs differ") {
@@ -383,10 +410,18 @@ TEST_CASE("any bytes are a program or an error") {
     for (size_t c = 0; c < changes; ++c) {
       const size_t at = random(changed.size());
       switch (random(4)) {
-        case 0: changed[at] = static_cast<char>(changed[at] ^ (1 << random(8))); break;
-        case 1: changed[at] = marks[random(marks.size())]; break;
-        case 2: changed.erase(at, 1 + random(20)); break;
-        case 3: changed.insert(at, changed.substr(random(changed.size()), 1 + random(20))); break;
+        case 0:
+          changed[at] = static_cast<char>(changed[at] ^ (1 << random(8)));
+          break;
+        case 1:
+          changed[at] = marks[random(marks.size())];
+          break;
+        case 2:
+          changed.erase(at, 1 + random(20));
+          break;
+        case 3:
+          changed.insert(at, changed.substr(random(changed.size()), 1 + random(20)));
+          break;
       }
     }
     check_survives(changed);

@@ -32,7 +32,8 @@ TEST_CASE("passes run in order, timed, written and read again") {
   const std::filesystem::path folder = std::filesystem::temp_directory_path() / "meshard_pass_test";
   std::filesystem::remove_all(folder);
   std::vector<PassTime> times;
-  const std::vector<Pass> passes = {{"lay_out", Level::closed, lay_out}, {"check", Level::local, [](const Program& p) { return p; }}};
+  const std::vector<Pass> passes = {{"lay_out", Level::closed, lay_out},
+                                    {"check", Level::local, [](const Program& p) { return p; }}};
   const Program out = run_passes(start(), passes, {.reparse = true, .dump = folder.string()}, &times);
   CHECK(out.main().values[1].layout);
   REQUIRE(times.size() == 2);
@@ -47,23 +48,27 @@ TEST_CASE("passes run in order, timed, written and read again") {
 TEST_CASE("a pass can be skipped by name") {
   const std::vector<Pass> passes = {{"lay_out", Level::closed, lay_out}};
   CHECK(!run_passes(start(), passes, {.skip = {"lay_out"}}).main().values[1].layout);
-  CHECK_THROWS_WITH(run_passes(start(), passes, {.skip = {"layout"}}), "no pass \"layout\" to skip; there are lay_out; did you mean \"lay_out\"?");
+  CHECK_THROWS_WITH(run_passes(start(), passes, {.skip = {"layout"}}),
+                    "no pass \"layout\" to skip; there are lay_out; did you mean \"lay_out\"?");
 }
 
 TEST_CASE("a pass that leaves a wrong program is our mistake, a wrong input the caller's") {
   const std::vector<Pass> lazy = {{"lay_out", Level::closed, [](const Program& p) { return p; }}};
-  CHECK_THROWS_WITH(run_passes(start(), lazy, {}), "pass lay_out leaves a wrong program: p.mesh:2:11: %x f32[5] has no layout");
+  CHECK_THROWS_WITH(run_passes(start(), lazy, {}),
+                    "pass lay_out leaves a wrong program: p.mesh:2:11: %x f32[5] has no layout");
   CHECK_THROWS_AS(run_passes(start(), lazy, {}), InternalError);
-  Program input = parse_program("func main(%x: f32[5], %m: f32[5] state of %x) { return %x }", "p.mesh", test::op_table());
+  Program input =
+      parse_program("func main(%x: f32[5], %m: f32[5] state of %x) { return %x }", "p.mesh", test::op_table());
   CHECK_THROWS_AS(run_passes(input, {}, {}), UserError);
 }
 
 TEST_CASE("what prints but does not parse is found") {
-  const std::vector<Pass> hide = {{"hide", Level::traced, [](const Program& program) {
-    Program out = program;
-    out.main().param_info[0].init = {Init::normal, 0.5};  // of an input: not printed as such
-    return out;
-  }}};
+  const std::vector<Pass> hide = {
+      {"hide", Level::traced, [](const Program& program) {
+         Program out = program;
+         out.main().param_info[0].init = {Init::normal, 0.5};  // of an input: not printed as such
+         return out;
+       }}};
   CHECK_THROWS_AS(run_passes(start(), hide, {.reparse = true}), InternalError);
 }
 
