@@ -53,7 +53,8 @@ Value min(Value x, std::string_view rule = "... -> ", Where where = Where::curre
 Value sum_squares(Value x, Where where = Where::current());                             // [...] -> []
 
 // Dimensions. reshape: "b t (h e) -> b t h e" with {{"h", 4}}; a merged dimension has its factors major first.
-// transpose: "b t h e -> b h t e". broadcast: "b d -> b t d" with {{"t", 5}}.
+// transpose: "b t h e -> b h t e". broadcast: "b d -> b t d" with {{"t", 5}}; a scalar
+// is repeated by mul or add.
 Value reshape(Value x, std::string_view rule, Attributes sizes = {}, Where where = Where::current());
 Value transpose(Value x, std::string_view rule, Where where = Where::current());
 Value broadcast(Value x, std::string_view rule, Attributes sizes, Where where = Where::current());

@@ -82,6 +82,7 @@ Value repeat_over(Value cotangent, const BoundRule& rule, const Type& type, doub
   Builder& builder = cotangent.builder();
   if (const Op* constant = fill_behind(cotangent))
     return fill(builder, constant->attributes.number("value") * factor, type);
+  if (cotangent.shape().rank() == 0) return mul(cotangent, fill(builder, factor, type));
   Attributes sizes;
   for (int f = 0; f < static_cast<int>(rule.factors.size()); ++f)
     if (rule.reduced(f, 0)) sizes.set(factor_name(rule, f), rule.factors[static_cast<size_t>(f)].size);

@@ -9,15 +9,15 @@ namespace meshard::test {
 namespace {
 
 struct Both {
+  BoundRule rule;  // `local` refers to its names
   LocalSpec local;
   std::vector<Tensor> operands, expected;
 };
 
-// The reference runs in f64 on the same rounded operands, where the case has no dtype of its own.
 Both prepare(const Case& c, Random& random) {
   Both both;
-  const BoundRule rule = c.rule();
-  both.local = local_spec(c, rule, Mesh(), FactorAtoms(rule.factors.size()), Rank{0});
+  both.rule = c.rule();
+  both.local = local_spec(c, both.rule, Mesh(), FactorAtoms(both.rule.factors.size()), Rank{0});
   both.operands = draw_operands(c, random);
   both.expected = run_whole(c, both.operands);
   return both;

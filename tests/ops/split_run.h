@@ -9,7 +9,7 @@
 
 namespace meshard::test {
 
-// What a kernel on `rank` is told.
+// What a kernel on `rank` is told. It refers to the case and the rule.
 struct LocalSpec {
   KernelSpec spec;
   std::vector<Layout> operands, results;  // results may be pending
