@@ -19,19 +19,22 @@ int64_t times(int64_t a, int64_t b) {
 
 class Binder {
  public:
-  Binder(const OpDef& def, const Attributes& attributes, std::span<const Type> operands, std::span<const Type> results, const Place& place)
+  Binder(const OpDef& def, const Attributes& attributes, std::span<const Type> operands, std::span<const Type> results,
+         const Place& place)
       : def_(def), attributes_(attributes), place_(place) {
     const std::string text = rule_text(def, attributes, operands, place);
     label_ = std::string(def.name);
     if (text != def.rule) label_ += " " + quote(text);
     rule_ = Rule::parse(text, place);
     if (rule_.operands.size() != operands.size()) {
-      fail(fmt::format(" takes {} operand{}, got {}", rule_.operands.size(), rule_.operands.size() == 1 ? "" : "s", operands.size()));
+      fail(fmt::format(" takes {} operand{}, got {}", rule_.operands.size(), rule_.operands.size() == 1 ? "" : "s",
+                       operands.size()));
     }
     if (static_cast<int>(rule_.results.size()) != def.results) {
       fail(fmt::format(": the rule has {} results, {} has {}", rule_.results.size(), def.name, def.results));
     }
-    MESHARD_CHECK(results.empty() || results.size() == rule_.results.size(), "types are given for all results or for none");
+    MESHARD_CHECK(results.empty() || results.size() == rule_.results.size(),
+                  "types are given for all results or for none");
     for (size_t i = 0; i < operands.size(); ++i) {
       tensors_.push_back({&rule_.operands[i], &operands[i], fmt::format("operand {}", i)});
     }
@@ -56,7 +59,8 @@ class Binder {
     for (const Factor& f : out_.factors) {
       if (f.size != kUnknown) continue;
       if (f.name.starts_with("...")) fail(": the type of the result must be given");
-      fail(fmt::format(": the size of {} does not follow from the operands; give it as an attribute, {{{} = ...}}", f.name, f.name));
+      fail(fmt::format(": the size of {} does not follow from the operands; give it as an attribute, {{{} = ...}}",
+                       f.name, f.name));
     }
     for (const Tensor& t : tensors_) (t.result ? out_.results : out_.operands).push_back(dims(t));
     out_.zero = def_.zero_if_value0 && attributes_.number("value") == 0;
@@ -69,7 +73,7 @@ class Binder {
     const Type* type;  // nullptr: not given
     std::string name;  // "operand 0", "the result", "result 1"
     bool result = false;
-    int leading = 0;   // dimensions that its "..." stands for
+    int leading = 0;  // dimensions that its "..." stands for
 
     bool has_leading() const {
       return std::any_of(term->dims.begin(), term->dims.end(), [](const auto& dim) { return is_leading(dim); });
@@ -91,7 +95,8 @@ class Binder {
   int number(std::string_view name) { return static_cast<int>(&factor(name) - out_.factors.data()); }
   static std::string leading_name(int i) { return fmt::format("...{}", i); }
 
-  // How many dimensions "..." stands for: the most that an operand has; where no operand has any, as many as the result.
+  // How many dimensions "..." stands for: the most that an operand has; where no operand has any, as many as the
+  // result.
   void find_leading() {
     bool in_operands = false;
     for (const Tensor& t : tensors_) {
@@ -116,8 +121,8 @@ class Binder {
     }
     const int expected = least ? t.written() : t.written() + t.leading;
     const Rule term{{}, {*t.term}, {}, {}};
-    fail(fmt::format(": {} has {} dimension{}, the rule expects {}{}: \"{}\"", t.str(), rank, rank == 1 ? "" : "s", least ? "at least " : "",
-                     expected, term.str().substr(4)));
+    fail(fmt::format(": {} has {} dimension{}, the rule expects {}{}: \"{}\"", t.str(), rank, rank == 1 ? "" : "s",
+                     least ? "at least " : "", expected, term.str().substr(4)));
   }
 
   void number_factors(const Tensor& t) {
@@ -165,7 +170,8 @@ class Binder {
   // The dimension of t that position i of "..." is, -1: it lacks it.
   int leading_dim(const Tensor& t, int i) const {
     if (!t.has_leading()) return -1;
-    const auto at = std::find_if(t.term->dims.begin(), t.term->dims.end(), [](const auto& dim) { return is_leading(dim); });
+    const auto at =
+        std::find_if(t.term->dims.begin(), t.term->dims.end(), [](const auto& dim) { return is_leading(dim); });
     const int from_first = i - (leading_ - t.leading);
     return from_first < 0 ? -1 : static_cast<int>(at - t.term->dims.begin()) + from_first;
   }
@@ -197,7 +203,8 @@ class Binder {
     if (t.type == nullptr) return;
     each_dim(t, [&](int d, const std::vector<std::string>& names) {
       const int64_t size = t.type->shape[d];
-      if (names.empty() && size != 1) fail(fmt::format(": dimension {} of {} is {}, the rule says 1", d, t.str(), size));
+      if (names.empty() && size != 1)
+        fail(fmt::format(": dimension {} of {} is {}, the rule says 1", d, t.str(), size));
       if (names.size() != 1) return;
       const auto f = static_cast<size_t>(number(names[0]));
       const std::string here = fmt::format("{} dimension {}", t.name, d);
@@ -205,8 +212,8 @@ class Binder {
         out_.factors[f].size = size;
         where_[f] = here;
       } else if (out_.factors[f].size != size) {
-        fail(fmt::format(": factor {} is {} {} {} but {} in {}", names[0], out_.factors[f].size, where_[f] == "its attribute" ? "by" : "in",
-                         where_[f], size, here));
+        fail(fmt::format(": factor {} is {} {} {} but {} in {}", names[0], out_.factors[f].size,
+                         where_[f] == "its attribute" ? "by" : "in", where_[f], size, here));
       }
     });
   }
@@ -239,7 +246,8 @@ class Binder {
           fail(fmt::format(": dimension {} of {} is {}, but {} = {}", d, t.str(), size, parts, known));
         }
         if (unknowns > 0 && !zero && (known == 0 || size % known != 0)) {
-          fail(fmt::format(": dimension {} of {} is {}, which is no multiple of {} in {}", d, t.str(), size, known, parts));
+          fail(fmt::format(": dimension {} of {} is {}, which is no multiple of {} in {}", d, t.str(), size, known,
+                           parts));
         }
         if (unknowns != 1 || zero) return;
         unknown->size = size / known;
@@ -282,7 +290,8 @@ class Binder {
 
 }  // namespace
 
-std::string rule_text(const OpDef& def, const Attributes& attributes, std::span<const Type> operands, const Place& place) {
+std::string rule_text(const OpDef& def, const Attributes& attributes, std::span<const Type> operands,
+                      const Place& place) {
   if (def.rule_for != nullptr) return def.rule_for(operands, attributes);
   if (!def.rule.empty()) return std::string(def.rule);
   std::string_view text = attributes.text("rule");

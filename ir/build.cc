@@ -9,7 +9,8 @@ namespace {
 
 // What a further result is called behind the first one's name: "rstd", or its number.
 std::string result_suffix(const OpDef& def, size_t result) {
-  if (result < def.result_names.size() && !def.result_names[result].empty()) return std::string(def.result_names[result]);
+  if (result < def.result_names.size() && !def.result_names[result].empty())
+    return std::string(def.result_names[result]);
   return std::to_string(result);
 }
 
@@ -26,7 +27,8 @@ void check_name(std::string_view name, const Place& place) {
   bool good = !name.empty() && name.front() != '.' && name.back() != '.' && name.find("..") == std::string_view::npos;
   for (char c : name) good = good && (is_word(c) || c == '.');
   if (good) return;
-  throw UserError(place, fmt::format("\"{}\" is no name; a name is words of letters, digits and _ with dots between them", name));
+  throw UserError(
+      place, fmt::format("\"{}\" is no name; a name is words of letters, digits and _ with dots between them", name));
 }
 
 const Type& Value::type() const { return builder_->function().value(id_).type; }
@@ -37,11 +39,15 @@ Value Value::named(std::string_view name) const {
   ValueInfo& info = f.value(id_);
   check_name(name, info.source);
   if (info.name == name) return *this;
-  if (info.op < 0) throw UserError(info.source, fmt::format("%{} is a parameter of func {} and can't be renamed to %{}", info.name, f.name, name));
+  if (info.op < 0)
+    throw UserError(info.source,
+                    fmt::format("%{} is a parameter of func {} and can't be renamed to %{}", info.name, f.name, name));
   const Op& op = f.ops[static_cast<size_t>(info.op)];
   if (op.kind != Op::apply) {
     const std::string& callee = builder_->program().functions[static_cast<size_t>(op.callee)].name;
-    throw UserError(info.source, fmt::format("%{} is a result of a call and can't be renamed to %{}; name it inside func {}", info.name, name, callee));
+    throw UserError(info.source,
+                    fmt::format("%{} is a result of a call and can't be renamed to %{}; name it inside func {}",
+                                info.name, name, callee));
   }
   info.name = builder_->fresh_name(name);
   if (op.results[0] != id_) return *this;
@@ -62,15 +68,17 @@ ValueId Builder::add_value(std::string name, Type type, int op, const Place& sou
 }
 
 void Builder::check_owned(const Value& value, std::string_view what, const Place& place) const {
-  if (!value) throw UserError(place, fmt::format("{} is none; a Value comes from an input, a parameter or an op", what));
+  if (!value)
+    throw UserError(place, fmt::format("{} is none; a Value comes from an input, a parameter or an op", what));
   if (&value.builder().program() == program_ && value.builder().function_index() == function_) return;
-  throw UserError(place, fmt::format("{} is %{} of func {}, which func {} can't read; pass it as an argument", what, value.name(),
-                                     value.builder().function().name, function().name));
+  throw UserError(place, fmt::format("{} is %{} of func {}, which func {} can't read; pass it as an argument", what,
+                                     value.name(), value.builder().function().name, function().name));
 }
 
 Value Builder::param(std::string_view name, Type type, ParamInfo info, int64_t below) {
   Function& f = function();
-  if (f.find(name) != ValueId::none) throw UserError(source_, fmt::format("func {} has a value %{} already", f.name, name));
+  if (f.find(name) != ValueId::none)
+    throw UserError(source_, fmt::format("func {} has a value %{} already", f.name, name));
   const ValueId id = add_value(std::string(name), std::move(type), -1, source_);
   f.value(id).below = below;
   f.params.push_back(id);
@@ -78,8 +86,8 @@ Value Builder::param(std::string_view name, Type type, ParamInfo info, int64_t b
   return {this, id};
 }
 
-std::vector<Value> Builder::apply(const OpDef& def, std::vector<Value> operands, Attributes attributes, std::vector<Type> results,
-                                  std::string_view name, Place source) {
+std::vector<Value> Builder::apply(const OpDef& def, std::vector<Value> operands, Attributes attributes,
+                                  std::vector<Type> results, std::string_view name, Place source) {
   const Place& place = source.known() ? source : source_;
   Op op;
   op.def = &def;
@@ -93,9 +101,11 @@ std::vector<Value> Builder::apply(const OpDef& def, std::vector<Value> operands,
   check_attributes(def, attributes, place);
   const std::vector<Type> types = infer_types(def, attributes, operand_types, results, place);
   if (!results.empty() && results != types) {
-    const auto at = static_cast<size_t>(std::mismatch(types.begin(), types.end(), results.begin(), results.end()).first - types.begin());
+    const auto at = static_cast<size_t>(
+        std::mismatch(types.begin(), types.end(), results.begin(), results.end()).first - types.begin());
     const std::string asked = at < results.size() ? results[at].str() : "none";
-    throw UserError(place, fmt::format("{} gives {}, not {}", def.name, at < types.size() ? types[at].str() : "no more results", asked));
+    throw UserError(place, fmt::format("{} gives {}, not {}", def.name,
+                                       at < types.size() ? types[at].str() : "no more results", asked));
   }
   op.attributes = std::move(attributes);
   const int number = static_cast<int>(function().ops.size());
@@ -122,7 +132,8 @@ std::vector<Value> Builder::call(int callee, std::string_view prefix, std::vecto
   return emit_call(std::move(op), arguments);
 }
 
-std::vector<Value> Builder::repeat(int callee, std::string_view prefix, int64_t count, std::vector<Value> arguments, int index_operand, Place source) {
+std::vector<Value> Builder::repeat(int callee, std::string_view prefix, int64_t count, std::vector<Value> arguments,
+                                   int index_operand, Place source) {
   Op op;
   op.kind = Op::repeat;
   op.callee = callee;
@@ -140,17 +151,20 @@ std::vector<Value> Builder::emit_call(Op op, const std::vector<Value>& arguments
   const auto fail = [&](const std::string& text) { throw UserError(op.source, fmt::format("{}: {}", what, text)); };
   if (!op.prefix.empty()) check_name(op.prefix, op.source);
   if (op.callee == function_) fail("a function can't call itself");
-  if (arguments.size() != callee.params.size()) fail(fmt::format("{} arguments, the function takes {}", arguments.size(), callee.params.size()));
+  if (arguments.size() != callee.params.size())
+    fail(fmt::format("{} arguments, the function takes {}", arguments.size(), callee.params.size()));
   for (size_t a = 0; a < arguments.size(); ++a) {
     const ValueInfo& param = callee.value(callee.params[a]);
     if (static_cast<int>(a) == op.index_operand) {
-      if (param.type != Type{Dtype::i32, {}}) fail(fmt::format("%{} is {}; the number of the round is i32[]", param.name, param.type.str()));
+      if (param.type != Type{Dtype::i32, {}})
+        fail(fmt::format("%{} is {}; the number of the round is i32[]", param.name, param.type.str()));
       op.operands.push_back(ValueId::none);
       continue;
     }
     check_owned(arguments[a], fmt::format("{}: argument {}", what, param.name), op.source);
     if (arguments[a].type() != param.type) {
-      fail(fmt::format("argument {} is %{} {}, the function takes {}", param.name, arguments[a].name(), arguments[a].type().str(), param.type.str()));
+      fail(fmt::format("argument {} is %{} {}, the function takes {}", param.name, arguments[a].name(),
+                       arguments[a].type().str(), param.type.str()));
     }
     op.operands.push_back(arguments[a].id());
   }
@@ -180,10 +194,13 @@ void Builder::result(Value value, Value in_place) {
     check_owned(in_place, "the memory of a result", source_);
     const ValueInfo &made = f.value(value.id()), &param = f.value(in_place.id());
     if (f.param_index(in_place.id()) < 0) {
-      throw UserError(made.source, fmt::format("%{} can't be returned in place of %{}, which is no parameter of func {}", made.name, param.name, f.name));
+      throw UserError(made.source,
+                      fmt::format("%{} can't be returned in place of %{}, which is no parameter of func {}", made.name,
+                                  param.name, f.name));
     }
     if (made.type != param.type) {
-      throw UserError(made.source, fmt::format("%{} {} can't be returned in place of %{} {}", made.name, made.type.str(), param.name, param.type.str()));
+      throw UserError(made.source, fmt::format("%{} {} can't be returned in place of %{} {}", made.name,
+                                               made.type.str(), param.name, param.type.str()));
     }
     r.in_place = in_place.id();
   }
@@ -216,12 +233,16 @@ std::string Builder::fresh_name(std::string_view wanted) const {
 
 namespace {
 
-std::vector<Value> apply_named(std::string_view op, std::vector<Value> operands, Attributes attributes, std::vector<Type> results,
-                               const std::source_location& where) {
+std::vector<Value> apply_named(std::string_view op, std::vector<Value> operands, Attributes attributes,
+                               std::vector<Type> results, const std::source_location& where) {
   for (size_t i = 0; i < operands.size(); ++i) {
-    if (!operands[i]) throw UserError(place_of(where), fmt::format("{}: operand {} is none; a Value comes from an input, a parameter or an op", op, i));
+    if (!operands[i])
+      throw UserError(place_of(where),
+                      fmt::format("{}: operand {} is none; a Value comes from an input, a parameter or an op", op, i));
   }
-  if (operands.empty()) throw UserError(place_of(where), fmt::format("{}: apply needs an operand to know the function; use Builder::apply", op));
+  if (operands.empty())
+    throw UserError(place_of(where),
+                    fmt::format("{}: apply needs an operand to know the function; use Builder::apply", op));
   Builder& builder = operands[0].builder();
   const OpTable& table = *builder.program().table;
   const OpDef* def = table.find(op);
@@ -232,12 +253,13 @@ std::vector<Value> apply_named(std::string_view op, std::vector<Value> operands,
 
 }  // namespace
 
-Value apply(std::string_view op, std::vector<Value> operands, Attributes attributes, std::vector<Type> results, std::source_location where) {
+Value apply(std::string_view op, std::vector<Value> operands, Attributes attributes, std::vector<Type> results,
+            std::source_location where) {
   return apply_named(op, std::move(operands), std::move(attributes), std::move(results), where)[0];
 }
 
-std::vector<Value> apply_all(std::string_view op, std::vector<Value> operands, Attributes attributes, std::vector<Type> results,
-                             std::source_location where) {
+std::vector<Value> apply_all(std::string_view op, std::vector<Value> operands, Attributes attributes,
+                             std::vector<Type> results, std::source_location where) {
   return apply_named(op, std::move(operands), std::move(attributes), std::move(results), where);
 }
 

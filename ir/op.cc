@@ -13,7 +13,8 @@ std::string_view type_name(const Attribute& value) {
 }
 
 bool has_type(const Attribute& value, const Attribute& like) {
-  return value.index() == like.index() || (std::holds_alternative<double>(like) && std::holds_alternative<int64_t>(value));
+  return value.index() == like.index() ||
+         (std::holds_alternative<double>(like) && std::holds_alternative<int64_t>(value));
 }
 
 // The rule as far as it is known without operands.
@@ -49,8 +50,8 @@ void check_dtypes(const OpDef& def, std::span<const Type> operands, const Place&
     if (def.identity) continue;
     if (!is_float(type.dtype)) fail(fmt::format("operand {} is {}, it must be a float", i, type.str()));
     if (first >= 0 && operands[static_cast<size_t>(first)].dtype != type.dtype) {
-      fail(fmt::format("operand {} is {} but operand {} is {}; convert one of them", first, operands[static_cast<size_t>(first)].str(), i,
-                       type.str()));
+      fail(fmt::format("operand {} is {} but operand {} is {}; convert one of them", first,
+                       operands[static_cast<size_t>(first)].str(), i, type.str()));
     }
     if (first < 0) first = static_cast<int>(i);
   }
@@ -62,7 +63,8 @@ Dtype result_dtype(const OpDef& def, size_t result, std::span<const Type> operan
   for (const Type& type : operands) {
     if (is_float(type.dtype)) return type.dtype;
   }
-  MESHARD_CHECK(!operands.empty(), fmt::format("{} has no operand to take its type from and is not of explicit type", def.name));
+  MESHARD_CHECK(!operands.empty(),
+                fmt::format("{} has no operand to take its type from and is not of explicit type", def.name));
   return operands[0].dtype;
 }
 
@@ -71,11 +73,13 @@ Dtype result_dtype(const OpDef& def, size_t result, std::span<const Type> operan
 void check_attributes(const OpDef& def, const Attributes& attributes, const Place& place) {
   const auto fail = [&](const std::string& text) { throw UserError(place, fmt::format("{}: {}", def.name, text)); };
   const auto check_type = [&](std::string_view name, const Attribute& value, const Attribute& like) {
-    if (!has_type(value, like)) fail(fmt::format("attribute {} is {}, it must be {}", name, type_name(value), type_name(like)));
+    if (!has_type(value, like))
+      fail(fmt::format("attribute {} is {}, it must be {}", name, type_name(value), type_name(like)));
   };
   std::optional<Rule> rule;
   for (const auto& [name, value] : attributes) {
-    const auto spec = std::find_if(def.attributes.begin(), def.attributes.end(), [&](const AttributeSpec& s) { return s.name == name; });
+    const auto spec = std::find_if(def.attributes.begin(), def.attributes.end(),
+                                   [&](const AttributeSpec& s) { return s.name == name; });
     if (spec != def.attributes.end()) {
       check_type(name, value, spec->otherwise);
       continue;
@@ -116,10 +120,12 @@ std::vector<Type> infer_types(const OpDef& def, const Attributes& attributes, st
   if (def.explicit_type) {
     types.assign(results.begin(), results.end());
   } else {
-    for (Shape& shape : result_shapes(bound)) types.push_back({result_dtype(def, types.size(), operands), std::move(shape)});
+    for (Shape& shape : result_shapes(bound))
+      types.push_back({result_dtype(def, types.size(), operands), std::move(shape)});
   }
   for (const Type& type : types) {
-    if (!fits(type)) throw UserError(place, fmt::format("{}: a result {} has more than 2^62 bytes", def.name, type.str()));
+    if (!fits(type))
+      throw UserError(place, fmt::format("{}: a result {} has more than 2^62 bytes", def.name, type.str()));
   }
   if (rule != nullptr) *rule = std::move(bound);
   return types;
@@ -133,7 +139,8 @@ OpTable::OpTable(std::vector<const OpDef*> ops) : ops_(std::move(ops)) {
 }
 
 const OpDef* OpTable::find(std::string_view name) const {
-  const auto at = std::lower_bound(ops_.begin(), ops_.end(), name, [](const OpDef* op, std::string_view n) { return op->name < n; });
+  const auto at = std::lower_bound(ops_.begin(), ops_.end(), name,
+                                   [](const OpDef* op, std::string_view n) { return op->name < n; });
   return at != ops_.end() && (*at)->name == name ? *at : nullptr;
 }
 

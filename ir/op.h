@@ -15,8 +15,8 @@
 
 namespace meshard {
 
-class Vjp;      // ir/trace.h
-class Lowering; // ir/trace.h
+class Vjp;       // ir/trace.h
+class Lowering;  // ir/trace.h
 
 struct AttributeSpec {
   std::string_view name;
@@ -26,60 +26,62 @@ struct AttributeSpec {
 
 // A case of the multiplier: operand types and attributes, small enough to run thousands of times.
 struct OpCase {
-  std::string operands;   // "f32[4,6], i32[4]"; integers are drawn below `below`
-  std::string attributes; // "{eps = 1e-05}"
-  std::string results;    // only where they are explicit: "f32[4,6]"
+  std::string operands;    // "f32[4,6], i32[4]"; integers are drawn below `below`
+  std::string attributes;  // "{eps = 1e-05}"
+  std::string results;     // only where they are explicit: "f32[4,6]"
   int64_t below = 4;
 };
 
 struct OpDef {
   std::string_view name;
-  std::string_view purpose;             // one sentence with the formula
-  std::string_view rule;                // empty: the op's "rule" attribute is its rule
+  std::string_view purpose;  // one sentence with the formula
+  std::string_view rule;     // empty: the op's "rule" attribute is its rule
   // Where the rule depends on operand ranks (attention with grouped heads).
   std::string (*rule_for)(std::span<const Type> operands, const Attributes&) = nullptr;
   std::vector<AttributeSpec> attributes;
   int results = 1;
-  // Types: -1 = the type of the first float operand, else index of the operand whose dtype result r has. Explicit: as written.
-  std::vector<int> result_dtype;        // missing entries are -1
+  // Types: -1 = the type of the first float operand, else index of the operand whose dtype result r has. Explicit: as
+  // written.
+  std::vector<int> result_dtype;                     // missing entries are -1
   std::vector<std::optional<Dtype>> operand_dtypes;  // i32 for ids; missing: any float, equal to the other floats
-  bool explicit_type = false;           // the result's type is part of the op (fill, iota, random, convert)
+  bool explicit_type = false;                  // the result's type is part of the op (fill, iota, random, convert)
   std::vector<std::string_view> result_names;  // "", "rstd", "lse": how further results are called: X, X.rstd
 
   // Groups of operands through which a pending sum may pass, all of a group pending alike, to all results:
   // add {{0, 1}} jointly, einsum {{0}, {1}} one at a time.
   std::vector<std::vector<int>> linear;
-  Reduction combine = Reduction::sum;   // of reduced factors
+  Reduction combine = Reduction::sum;         // of reduced factors
   std::vector<std::pair<int, int>> in_place;  // {result, operand}: may share memory
-  bool zero_if_value0 = false;          // no operands; zero everywhere where `value` is 0: may be called a pending sum of anything
-  bool remake = false;                  // cheap: autodiff makes it again instead of saving it
+  bool zero_if_value0 = false;  // no operands; with `value` 0 the result may be called a pending sum over anything
+  bool remake = false;          // cheap: autodiff makes it again instead of saving it
   bool random = false;
-  Role role = Role::none;               // identity ops that mark a parameter's use, gradient and the optimizer's copy
-  std::optional<Collective> collective; // an op of local programs; `over` is in Op
-  bool identity = false;                // result equals operand 0 (roles, reshard, collectives)
-  double flops_per_point = 1;           // times the product of all factor sizes
+  Role role = Role::none;                // identity ops that mark a parameter's use, gradient and the optimizer's copy
+  std::optional<Collective> collective;  // an op of local programs; `over` is in Op
+  bool identity = false;                 // result equals operand 0 (roles, reshard, collectives)
+  double flops_per_point = 1;            // times the product of all factor sizes
 
   // Appends ops that compute the operands' cotangents; null: not differentiable (integer operands never are).
   void (*vjp)(Vjp&) = nullptr;
   // Rebuilds the op from ops that allow its `lower` factors to be split; null: they can't be.
   void (*lower)(Lowering&) = nullptr;
 
-  PrepareFn reference = nullptr;        // plain loops, all dtypes: the specification
-  PrepareFn cpu = nullptr;              // tuned; null: the reference serves. May return an empty `run` for what it does not take.
-  std::string_view elementwise;         // reserved for fusion: the expression in $0, $1 ...
+  PrepareFn reference = nullptr;  // plain loops, all dtypes: the specification
+  PrepareFn cpu = nullptr;  // tuned; null: the reference serves. May return an empty `run` for what it does not take.
+  std::string_view elementwise;  // reserved for fusion: the expression in $0, $1 ...
 
   double tolerance_f64 = 1e-9, tolerance_f32 = 2e-4, tolerance_bf16 = 5e-2;  // relative to the largest magnitude
   std::vector<OpCase> cases;
 };
 
-// Throws UserError at `place` for an attribute that the op does not have (with a suggestion), one of another type, and a required
-// one that is missing. An integer is taken where a number is asked for. A factor of the rule is an integer attribute too:
-// its size. An op whose rule is not its own needs the attribute "rule".
+// Throws UserError at `place` for an attribute that the op does not have (with a suggestion), one of another type, and
+// a required one that is missing. An integer is taken where a number is asked for. A factor of the rule is an integer
+// attribute too: its size. An op whose rule is not its own needs the attribute "rule".
 void check_attributes(const OpDef& def, const Attributes& attributes, const Place& place);
 
-// The types of the results; `rule`, if not null, gets the rule bound to them. `results` are the types as written: they count where
-// the op has explicit_type and are otherwise ignored. Attributes must have been checked. Errors as of bind_rule, and dtypes
-// that the op does not take: `add: operand 0 is f32[2] but operand 1 is bf16[2]; convert one of them`.
+// The types of the results; `rule`, if not null, gets the rule bound to them. `results` are the types as written: they
+// count where the op has explicit_type and are otherwise ignored. Attributes must have been checked. Errors as of
+// bind_rule, and dtypes that the op does not take: `add: operand 0 is f32[2] but operand 1 is bf16[2]; convert one of
+// them`.
 std::vector<Type> infer_types(const OpDef& def, const Attributes& attributes, std::span<const Type> operands,
                               std::span<const Type> results, const Place& place, BoundRule* rule = nullptr);
 

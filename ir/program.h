@@ -1,6 +1,7 @@
-// Program: functions of ops over values, in flat arrays with dense ids. Value and op ids count within their function. The
-// global program and the local one that every rank runs are the same structure: a value of a local program keeps its global
-// shape and has a closed layout, so its extent on a device follows from the coordinate, and one text serves all ranks.
+// Program: functions of ops over values, in flat arrays with dense ids. Value and op ids count within their function.
+// The global program and the local one that every rank runs are the same structure: a value of a local program keeps
+// its global shape and has a closed layout, so its extent on a device follows from the coordinate, and one text serves
+// all ranks.
 //
 // Text: see ir/parse.h. Building: see ir/trace.h.
 #pragma once
@@ -29,18 +30,18 @@ struct Init {
 };
 
 struct ValueInfo {
-  std::string name;              // "block.0.wq", without "%"
-  Type type;                     // global
+  std::string name;  // "block.0.wq", without "%"
+  Type type;         // global
   std::optional<Layout> layout;
-  bool pinned = false;           // layout was given (by text or plan), not propagated
-  int64_t below = 0;             // integers: 0 <= x < below; 0: no bound known
-  int op = -1;                   // index of the op that makes it; -1: a parameter of the function
-  Place source;                  // where the user wrote it
+  bool pinned = false;  // layout was given (by text or plan), not propagated
+  int64_t below = 0;    // integers: 0 <= x < below; 0: no bound known
+  int op = -1;          // index of the op that makes it; -1: a parameter of the function
+  Place source;         // where the user wrote it
 };
 
 struct ParamInfo {
   enum Kind : uint8_t { input, param, state } kind = input;
-  ValueId of = ValueId::none;    // state of which param
+  ValueId of = ValueId::none;  // state of which param
   Init init;
 };
 
@@ -54,14 +55,14 @@ struct Op {
   const OpDef* def = nullptr;
   std::vector<ValueId> operands, results;
   Attributes attributes;
-  AtomSet over;                    // collectives: who talks
-  bool start = false;              // collectives: the result may be read after the matching wait
+  AtomSet over;        // collectives: who talks
+  bool start = false;  // collectives: the result may be read after the matching wait
   int callee = -1;
-  std::string prefix;              // of the names of results, and default names of arguments
-  int64_t count = 1;               // repeat
-  int index_operand = -1;          // repeat: which parameter of the callee gets the round's number (operand ValueId::none)
-  std::string cause;               // collectives put in by partition: why; not part of the text
-  bool asked = false;              // and whether a layout written in the program or plan asks for it
+  std::string prefix;      // of the names of results, and default names of arguments
+  int64_t count = 1;       // repeat
+  int index_operand = -1;  // repeat: which parameter of the callee gets the round's number (operand ValueId::none)
+  std::string cause;       // collectives put in by partition: why; not part of the text
+  bool asked = false;      // and whether a layout written in the program or plan asks for it
   std::vector<std::pair<int, int64_t>> guard;  // runs only where axis (index in mesh) has this coordinate
   Place source;
 };
@@ -74,8 +75,8 @@ struct Return {
 struct Function {
   std::string name;
   std::vector<ValueInfo> values;
-  std::vector<ValueId> params;       // in order
-  std::vector<ParamInfo> param_info; // same order; kinds only matter in main
+  std::vector<ValueId> params;        // in order
+  std::vector<ParamInfo> param_info;  // same order; kinds only matter in main
   std::vector<Op> ops;
   std::vector<Return> returns;
 
@@ -88,7 +89,7 @@ struct Function {
 struct Program {
   const OpTable* table = nullptr;
   std::optional<Mesh> mesh;
-  std::deque<Function> functions;    // callees before callers; the last is main
+  std::deque<Function> functions;  // callees before callers; the last is main
 
   Function& main() { return functions.back(); }
   const Function& main() const { return functions.back(); }
@@ -99,7 +100,8 @@ struct Program {
 std::string join_name(std::string_view prefix, std::string_view name);
 // "block.0.wq@1" -> "block.0.wq": the value of the global program that it must equal.
 std::string_view base_name(std::string_view name);
-// The users of each value of f, as op indices in order; an op that reads it twice is listed twice. Returns are not listed.
+// The users of each value of f, as op indices in order; an op that reads it twice is listed twice. Returns are not
+// listed.
 std::vector<std::vector<int>> users(const Function& f);
 // How many times each function runs in one run of main.
 std::vector<int64_t> run_counts(const Program& program);

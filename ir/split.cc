@@ -31,17 +31,19 @@ std::string dim_text(const BoundRule& rule, const Dim& dim) {
   return dim.size() == 1 ? text : fmt::format("({})", text);
 }
 
-// Only whole parts of a factor that is not the last can be split: blocks of the dimension are then blocks of the factors.
+// Only whole parts of a factor that is not the last can be split: blocks of the dimension are then blocks of the
+// factors.
 std::string illegal_dim(const Mesh& mesh, const BoundRule& rule, const Dim& dim, const FactorAtoms& atoms) {
   for (size_t i = 0; i + 1 < dim.size(); ++i) {
     const Factor& f = factor(rule, dim[i]);
     const int64_t parts = mesh.parts(atoms[static_cast<size_t>(dim[i])]);
-    if (f.size % parts != 0) return fmt::format("{} of {} is {}, which {} parts do not divide", f.name, dim_text(rule, dim), f.size, parts);
+    if (f.size % parts != 0)
+      return fmt::format("{} of {} is {}, which {} parts do not divide", f.name, dim_text(rule, dim), f.size, parts);
     if (parts == f.size) continue;
     for (size_t j = i + 1; j < dim.size(); ++j) {
       if (atoms[static_cast<size_t>(dim[j])].empty()) continue;
-      return fmt::format("{} of {} can be split only below {} parts of {}, which has {}", factor(rule, dim[j]).name, dim_text(rule, dim), f.size,
-                         f.name, parts);
+      return fmt::format("{} of {} can be split only below {} parts of {}, which has {}", factor(rule, dim[j]).name,
+                         dim_text(rule, dim), f.size, f.name, parts);
     }
   }
   return "";
@@ -56,7 +58,8 @@ std::string illegal_split(const Mesh& mesh, const BoundRule& rule, const FactorA
       return fmt::format("{} is whole, but split over {}", rule.factors[f].name, mesh.atoms_text(atoms[f]));
     }
     for (AtomId a : atoms[f]) {
-      if (used.has(a)) return fmt::format("{} splits {} and another factor", mesh.atoms_text(Atoms{a}), rule.factors[f].name);
+      if (used.has(a))
+        return fmt::format("{} splits {} and another factor", mesh.atoms_text(Atoms{a}), rule.factors[f].name);
       used.add(a);
     }
   }
@@ -82,7 +85,8 @@ Layout layout_from_factors(const std::vector<Dim>& dims, const FactorAtoms& atom
   return layout;
 }
 
-bool pour_layout(const Mesh& mesh, const BoundRule& rule, const std::vector<Dim>& dims, const Layout& layout, FactorAtoms& atoms) {
+bool pour_layout(const Mesh& mesh, const BoundRule& rule, const std::vector<Dim>& dims, const Layout& layout,
+                 FactorAtoms& atoms) {
   bool said = true;
   for (size_t d = 0; d < dims.size(); ++d) {
     const Dim& dim = dims[d];
@@ -109,7 +113,8 @@ namespace {
 
 class SplitFinder {
  public:
-  SplitFinder(const Mesh& mesh, const OpDef& def, const BoundRule& rule, std::span<const Layout> operands, std::span<const Layout> results)
+  SplitFinder(const Mesh& mesh, const OpDef& def, const BoundRule& rule, std::span<const Layout> operands,
+              std::span<const Layout> results)
       : mesh_(mesh), def_(def), rule_(rule), operands_(operands), results_(results), seen_(rule.factors.size()) {
     split_.atoms.resize(rule.factors.size());
   }
@@ -120,7 +125,8 @@ class SplitFinder {
     for (size_t i = 0; i < operands_.size() && why.empty(); ++i) {
       why = pour(rule_.operands[i], operands_[i], fmt::format("operand {}", i));
     }
-    for (size_t r = 0; r < results_.size() && why.empty(); ++r) why = pour(rule_.results[r], results_[r], result_name(r));
+    for (size_t r = 0; r < results_.size() && why.empty(); ++r)
+      why = pour(rule_.results[r], results_[r], result_name(r));
     if (why.empty()) why = illegal_split(mesh_, rule_, split_.atoms);
     if (why.empty()) why = lowered();
     if (why.empty()) why = find_passing();
@@ -133,7 +139,9 @@ class SplitFinder {
  private:
   std::string result_name(size_t r) const { return results_.size() == 1 ? "the result" : fmt::format("result {}", r); }
 
-  std::string over(std::span<const AtomId> atoms) const { return atoms.empty() ? "whole" : "split over " + mesh_.atoms_text(atoms); }
+  std::string over(std::span<const AtomId> atoms) const {
+    return atoms.empty() ? "whole" : "split over " + mesh_.atoms_text(atoms);
+  }
 
   std::string pour(const std::vector<Dim>& dims, const Layout& layout, const std::string& name) {
     MESHARD_CHECK(static_cast<size_t>(layout.rank()) == dims.size(), "a layout has the rank of its tensor");
@@ -146,7 +154,8 @@ class SplitFinder {
           split_.atoms[k] = poured[k];
           seen_[k] = name;
         } else if (split_.atoms[k] != poured[k]) {
-          return fmt::format("{} is {} in {} but {} in {}", factor(rule_, f).name, over(split_.atoms[k]), seen_[k], over(poured[k]), name);
+          return fmt::format("{} is {} in {} but {} in {}", factor(rule_, f).name, over(split_.atoms[k]), seen_[k],
+                             over(poured[k]), name);
         }
       }
     }
@@ -161,10 +170,14 @@ class SplitFinder {
       one.dims[0] = layout.dims[d];
       if (pour_layout(mesh_, rule_, {dims[d]}, one, poured)) continue;
       const std::string split = mesh_.atoms_text(layout.dims[d].atoms);
-      if (dims[d].empty()) return fmt::format("dimension {} of {} has size 1 and is repeated; it may not be split over {}", d, name, split);
+      if (dims[d].empty())
+        return fmt::format("dimension {} of {} has size 1 and is repeated; it may not be split over {}", d, name,
+                           split);
       std::string sizes;
-      for (int f : dims[d]) sizes += fmt::format("{}{} {}", sizes.empty() ? "" : ", ", factor(rule_, f).name, factor(rule_, f).size);
-      return fmt::format("dimension {} of {} is split over {}, which does not divide its factors {}", d, name, split, sizes);
+      for (int f : dims[d])
+        sizes += fmt::format("{}{} {}", sizes.empty() ? "" : ", ", factor(rule_, f).name, factor(rule_, f).size);
+      return fmt::format("dimension {} of {} is split over {}, which does not divide its factors {}", d, name, split,
+                         sizes);
     }
     return "";
   }
@@ -172,7 +185,8 @@ class SplitFinder {
   std::string lowered() const {
     for (size_t f = 0; f < split_.atoms.size(); ++f) {
       if (rule_.factors[f].lower && !split_.atoms[f].empty()) {
-        return fmt::format("{} is split over {}; the op has to be lowered", rule_.factors[f].name, mesh_.atoms_text(split_.atoms[f]));
+        return fmt::format("{} is split over {}; the op has to be lowered", rule_.factors[f].name,
+                           mesh_.atoms_text(split_.atoms[f]));
       }
     }
     return "";
@@ -205,7 +219,8 @@ class SplitFinder {
     }
     for (int i : pending) {
       if (operands_[static_cast<size_t>(i)].pending == first.pending) continue;
-      return fmt::format("operand {} is pending over {} but operand {} over {}", pending[0], mesh_.atoms_text(first.pending_atoms()), i,
+      return fmt::format("operand {} is pending over {} but operand {} over {}", pending[0],
+                         mesh_.atoms_text(first.pending_atoms()), i,
                          mesh_.atoms_text(operands_[static_cast<size_t>(i)].pending_atoms()));
     }
     split_.passing = first.pending;
@@ -219,8 +234,8 @@ class SplitFinder {
     for (int i : pending) list += fmt::format("{}{}", list.empty() ? "" : " and ", i);
     const AtomSet over = operands_[static_cast<size_t>(pending[0])].pending_atoms();
     const bool one = pending.size() == 1;
-    return fmt::format("operand{} {} {} pending over {}; {} is not linear in {}", one ? "" : "s", list, one ? "is" : "are",
-                       mesh_.atoms_text(over), def_.name, one ? "it alone" : "them together");
+    return fmt::format("operand{} {} {} pending over {}; {} is not linear in {}", one ? "" : "s", list,
+                       one ? "is" : "are", mesh_.atoms_text(over), def_.name, one ? "it alone" : "them together");
   }
 
   std::string check_results() const {
@@ -231,7 +246,8 @@ class SplitFinder {
                            mesh_.atoms_text(expected[r].split() & expected[r].pending_atoms()));
       }
       if (expected[r].pending == results_[r].pending) continue;
-      return fmt::format("{} is {} by its operands, not {}", result_name(r), expected[r].str(mesh_), results_[r].closed().str(mesh_));
+      return fmt::format("{} is {} by its operands, not {}", result_name(r), expected[r].str(mesh_),
+                         results_[r].closed().str(mesh_));
     }
     return "";
   }
@@ -246,9 +262,10 @@ class SplitFinder {
 
 }  // namespace
 
-std::optional<OpSplit> find_split(const Mesh& mesh, const OpDef& def, const BoundRule& rule, std::span<const Layout> operands,
-                                  std::span<const Layout> results, std::string* why) {
-  MESHARD_CHECK(operands.size() == rule.operands.size() && results.size() == rule.results.size(), "a layout for each operand and result");
+std::optional<OpSplit> find_split(const Mesh& mesh, const OpDef& def, const BoundRule& rule,
+                                  std::span<const Layout> operands, std::span<const Layout> results, std::string* why) {
+  MESHARD_CHECK(operands.size() == rule.operands.size() && results.size() == rule.results.size(),
+                "a layout for each operand and result");
   SplitFinder finder(mesh, def, rule, operands, results);
   std::string reason = finder.run();
   const bool found = reason.empty();

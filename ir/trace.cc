@@ -15,9 +15,12 @@ Value Scope::input(std::string_view name, Dtype dtype, Shape shape, int64_t belo
   check_name(name, place);
   Function& f = builder().function();
   if (function_ != 0) {
-    throw UserError(place, fmt::format("input {} is declared inside func {}; declare it in main and pass it as an argument", name, f.name));
+    throw UserError(
+        place, fmt::format("input {} is declared inside func {}; declare it in main and pass it as an argument", name,
+                           f.name));
   }
-  if (f.find(name) != ValueId::none) throw UserError(place, fmt::format("func {} has a value %{} already", f.name, name));
+  if (f.find(name) != ValueId::none)
+    throw UserError(place, fmt::format("func {} has a value %{} already", f.name, name));
   const Value value = builder().param(name, {dtype, std::move(shape)}, {}, below);
   f.value(value.id()).source = place;
   return value;
@@ -47,19 +50,22 @@ Value Scope::declare(std::string_view name, const Type& type, Init init, const P
   const std::string first = before.source.known() ? fmt::format(" at {}", before.source.str()) : "";
   const int number = f.param_index(id);
   if (number < 0 || f.param_info[static_cast<size_t>(number)].kind != ParamInfo::param) {
-    throw UserError(place, fmt::format("%{} is another value of func {}{}; a parameter needs a name of its own", name, f.name, first));
+    throw UserError(place, fmt::format("%{} is another value of func {}{}; a parameter needs a name of its own", name,
+                                       f.name, first));
   }
   if (before.type != type) {
-    throw UserError(place, fmt::format("parameter {} is {}{}, here {}; tied weights have one shape", name, before.type.str(), first, type.str()));
+    throw UserError(place, fmt::format("parameter {} is {}{}, here {}; tied weights have one shape", name,
+                                       before.type.str(), first, type.str()));
   }
   return {&here, id};
 }
 
 std::vector<Value> Scope::call(std::string_view function, std::string_view prefix, std::vector<Argument> arguments,
-                               const std::function<std::vector<Value>(Scope&, const std::vector<Value>&)>& body, Where where) const {
+                               const std::function<std::vector<Value>(Scope&, const std::vector<Value>&)>& body,
+                               Where where) const {
   Builder& caller = builder();
   const Place place = caller.source().known() ? caller.source() : place_of(where);
-  const std::string what = fmt::format("call {} as {}", function, prefix);
+  const std::string what = fmt::format("call {}{}{}", function, prefix.empty() ? "" : " as ", prefix);
   const auto fail = [&](const std::string& text) { throw UserError(place, fmt::format("{}: {}", what, text)); };
   for (const Argument& a : arguments) caller.check_owned(a.value, fmt::format("{}: argument {}", what, a.name), place);
 
@@ -79,12 +85,14 @@ std::vector<Value> Scope::call(std::string_view function, std::string_view prefi
   for (size_t a = 0; a < arguments.size(); ++a) {
     const ValueInfo& param = callee.value(callee.params[a]);
     const ValueInfo& given = caller.function().value(arguments[a].value.id());
-    if (arguments[a].name != at->arguments[a]) fail(fmt::format("argument {} is {}, but it was traced with {}", a, arguments[a].name, at->arguments[a]));
+    if (arguments[a].name != at->arguments[a])
+      fail(fmt::format("argument {} is {}, but it was traced with {}", a, arguments[a].name, at->arguments[a]));
     if (given.type != param.type) {
       fail(fmt::format("argument {} is {}, but it was traced with {}", param.name, given.type.str(), param.type.str()));
     }
     if (given.below != param.below) {
-      fail(fmt::format("argument {} has below={}, but it was traced with below={}", param.name, given.below, param.below));
+      fail(fmt::format("argument {} has below={}, but it was traced with below={}", param.name, given.below,
+                       param.below));
     }
     values.push_back(arguments[a].value);
   }
@@ -95,10 +103,11 @@ std::vector<Value> Scope::call(std::string_view function, std::string_view prefi
   return caller.call(at->function, prefix, std::move(values), place);
 }
 
-std::ptrdiff_t Trace::trace_function(std::string_view function, const std::vector<Scope::Argument>& arguments, const Scope::Body& body,
-                                     const Place& place) {
+std::ptrdiff_t Trace::trace_function(std::string_view function, const std::vector<Scope::Argument>& arguments,
+                                     const Scope::Body& body, const Place& place) {
   check_name(function, place);
-  if (program_.find(function) >= 0) throw UserError(place, fmt::format("func {} is there already; give the function another name", function));
+  if (program_.find(function) >= 0)
+    throw UserError(place, fmt::format("func {} is there already; give the function another name", function));
   Traced t{std::string(function), add_function(function), {}, false};
   Builder& inside = builder(t.function);
   std::vector<Value> values;
@@ -141,7 +150,8 @@ Value Trace::state(std::string_view name, Value param, Shape shape, Init init) {
   check_name(name, f.value(param.id()).source);
   const int number = f.param_index(param.id());
   if (number < 0 || f.param_info[static_cast<size_t>(number)].kind != ParamInfo::param) {
-    throw UserError(f.value(param.id()).source, fmt::format("state {} is of %{}, which is no parameter of the model", name, param.name()));
+    throw UserError(f.value(param.id()).source,
+                    fmt::format("state {} is of %{}, which is no parameter of the model", name, param.name()));
   }
   ParamInfo info;
   info.kind = ParamInfo::state;

@@ -1,4 +1,5 @@
-// Trace: C++ expressions become a Program. A Value knows the function it is being traced into, so there is no global context.
+// Trace: C++ expressions become a Program. A Value knows the function it is being traced into, so there is no global
+// context.
 //
 //   Trace trace(op_table());
 //   Scope s = trace.scope();
@@ -35,9 +36,9 @@ class Value {
   const Type& type() const;
   const Shape& shape() const { return type().shape; }
   const std::string& name() const;
-  // Names the value, as plans and printed programs call it. A name taken already in the function gets ".1", ".2" appended.
-  // The first result of an op hands its name on to the further ones (X.rstd). Parameters and results of calls have the name that
-  // the function's header and the callee give them: UserError.
+  // Names the value, as plans and printed programs call it. A name taken already in the function gets ".1", ".2"
+  // appended. The first result of an op hands its name on to the further ones (X.rstd). Parameters and results of calls
+  // have the name that the function's header and the callee give them: UserError.
   Value named(std::string_view name) const;
 
  private:
@@ -56,17 +57,21 @@ class Builder {
 
   // Appends a parameter. A name that the function has already is a UserError.
   Value param(std::string_view name, Type type, ParamInfo info = {}, int64_t below = 0);
-  // `results`: types of ops with explicit_type. Attributes that are missing get their defaults only where used: the list is
-  // kept as given. Errors as of check_attributes and infer_types (ir/op.h), and for a value of another function, which must be
-  // passed as an argument. Result 0 is called `name` (or as the op), further ones name.rstd (OpDef::result_names), name.1.
+  // `results`: types of ops with explicit_type. Attributes that are missing get their defaults only where used: the
+  // list is kept as given. Errors as of check_attributes and infer_types (ir/op.h), and for a value of another
+  // function, which must be passed as an argument. Result 0 is called `name` (or as the op), further ones name.rstd
+  // (OpDef::result_names), name.1.
   std::vector<Value> apply(const OpDef& def, std::vector<Value> operands, Attributes attributes = {},
                            std::vector<Type> results = {}, std::string_view name = "", Place source = {});
-  // What the callee returns as y (or y@1) is called prefix.y here: the text of a call has no result list. Errors: another number of
-  // arguments or other types than the callee's parameters; a prefix under which a name is taken already.
+  // What the callee returns as y (or y@1) is called prefix.y here: the text of a call has no result list. Errors:
+  // another number of arguments or other types than the callee's parameters; a prefix under which a name is taken
+  // already.
   std::vector<Value> call(int callee, std::string_view prefix, std::vector<Value> arguments, Place source = {});
-  // Calls it `count` times in a row: a parameter that the callee returns in place of has, in the next round, the value returned;
-  // the results are those of the last round. Parameter `index_operand` (-1: none; i32[]) gets the round's number: pass no Value.
-  std::vector<Value> repeat(int callee, std::string_view prefix, int64_t count, std::vector<Value> arguments, int index_operand, Place source = {});
+  // Calls it `count` times in a row: a parameter that the callee returns in place of has, in the next round, the value
+  // returned; the results are those of the last round. Parameter `index_operand` (-1: none; i32[]) gets the round's
+  // number: pass no Value.
+  std::vector<Value> repeat(int callee, std::string_view prefix, int64_t count, std::vector<Value> arguments,
+                            int index_operand, Place source = {});
   // Returns the value; with `in_place`, a parameter of equal type, in that one's memory.
   void result(Value value, Value in_place = {});
 
@@ -88,28 +93,34 @@ class Builder {
 
 // "model.cc:12", of the file without its folder, so that programs do not depend on where they were built.
 Place place_of(const std::source_location& where);
-// Throws UserError unless `name` is words of letters, digits and _ with dots between them, as users name values ("@" is ours).
+// Throws UserError unless `name` is words of letters, digits and _ with dots between them, as users name values ("@" is
+// ours).
 void check_name(std::string_view name, const Place& place);
 
 // apply("gelu", {x}): by name, for ops/functions.h and tests. The table is the program's.
-Value apply(std::string_view op, std::vector<Value> operands, Attributes attributes = {}, std::vector<Type> results = {},
-            std::source_location where = std::source_location::current());
-std::vector<Value> apply_all(std::string_view op, std::vector<Value> operands, Attributes attributes = {}, std::vector<Type> results = {},
+Value apply(std::string_view op, std::vector<Value> operands, Attributes attributes = {},
+            std::vector<Type> results = {}, std::source_location where = std::source_location::current());
+std::vector<Value> apply_all(std::string_view op, std::vector<Value> operands, Attributes attributes = {},
+                             std::vector<Type> results = {},
                              std::source_location where = std::source_location::current());
 
-// Where a model declares parameters: main, or the body of a function called under a prefix. In a body, a parameter becomes
-// a parameter of the function, and each call declares it in main as prefix.name.
+// Where a model declares parameters: main, or the body of a function called under a prefix. In a body, a parameter
+// becomes a parameter of the function, and each call declares it in main as prefix.name.
 class Scope {
  public:
   Trace& trace() const { return *trace_; }
   using Where = std::source_location;
-  Value input(std::string_view name, Dtype dtype, Shape shape, int64_t below = 0, Where where = Where::current()) const;  // main only
-  // The parameter as ops read it: its `use`, called name.use. Its dtype is the trace's. The same name again, in one function, is
-  // the same parameter (tied weights), read through another use; its shape must be equal then.
+  Value input(std::string_view name, Dtype dtype, Shape shape, int64_t below = 0,
+              Where where = Where::current()) const;  // main only
+  // The parameter as ops read it: its `use`, called name.use. Its dtype is the trace's. The same name again, in one
+  // function, is the same parameter (tied weights), read through another use; its shape must be equal then.
   Value param(std::string_view name, Shape shape, Init init, Where where = Where::current()) const;
-  // Calls `body` as function `function` under `prefix`: traced at the first call, reused after; the arguments must have the
-  // names and types they had then. Arguments are called by the given names inside.
-  struct Argument { std::string_view name; Value value; };
+  // Calls `body` as function `function` under `prefix`: traced at the first call, reused after; the arguments must have
+  // the names and types they had then. Arguments are called by the given names inside.
+  struct Argument {
+    std::string_view name;
+    Value value;
+  };
   using Body = std::function<std::vector<Value>(Scope&, const std::vector<Value>&)>;
   std::vector<Value> call(std::string_view function, std::string_view prefix, std::vector<Argument> arguments,
                           const Body& body, Where where = Where::current()) const;
@@ -128,16 +139,18 @@ class Trace {
   explicit Trace(const OpTable& table, Dtype dtype = Dtype::f32);
   Trace(const Trace&) = delete;
 
-  Scope scope();             // of main
+  Scope scope();  // of main
   Builder& main();
   Builder& builder(int function);
   Dtype dtype() const { return dtype_; }
-  Value state(std::string_view name, Value param, Shape shape, Init init);  // optimizer state in main, linked to its parameter
+  Value state(std::string_view name, Value param, Shape shape,
+              Init init);  // optimizer state in main, linked to its parameter
   void result(Value value, Value in_place = {});
   std::vector<Value> params();  // of main, in order of declaration: the parameters themselves, not their uses
   // The program so far, callees before callers, main last, without functions that nobody calls. Verified.
   Program program() const;
-  // Direct access for autodiff: functions are added behind `main`'s builder index; main stays function 0 until program().
+  // Direct access for autodiff: functions are added behind `main`'s builder index; main stays function 0 until
+  // program().
   Program& building() { return program_; }
   int add_function(std::string_view name);  // a fresh name if taken
 
@@ -150,8 +163,8 @@ class Trace {
     bool done = false;                   // its body has run
   };
   // Makes the function and runs its body; gives the index in traced_.
-  std::ptrdiff_t trace_function(std::string_view function, const std::vector<Scope::Argument>& arguments, const Scope::Body& body,
-                                const Place& place);
+  std::ptrdiff_t trace_function(std::string_view function, const std::vector<Scope::Argument>& arguments,
+                                const Scope::Body& body, const Place& place);
 
   Program program_;  // main is functions[0] here
   Dtype dtype_;
@@ -164,8 +177,13 @@ class Vjp {
  public:
   Vjp(Builder& builder, const Attributes& attributes, std::vector<Value> operands, std::vector<Value> results,
       std::vector<Value> cotangents)
-      : builder_(&builder), attributes_(&attributes), operands_(std::move(operands)), results_(std::move(results)),
-        cotangents_(std::move(cotangents)), out_(operands_.size()), needed_(operands_.size(), true) {}
+      : builder_(&builder),
+        attributes_(&attributes),
+        operands_(std::move(operands)),
+        results_(std::move(results)),
+        cotangents_(std::move(cotangents)),
+        out_(operands_.size()),
+        needed_(operands_.size(), true) {}
 
   Builder& builder() const { return *builder_; }
   const Attributes& attributes() const { return *attributes_; }

@@ -13,8 +13,9 @@ struct Bound {
   OpDef def;
   BoundRule rule;
 
-  Bound(std::string_view axes, std::string_view name, std::string_view text, std::initializer_list<std::string_view> operands,
-        int results = 1, const Attributes& attributes = {}, std::initializer_list<std::string_view> result_types = {})
+  Bound(std::string_view axes, std::string_view name, std::string_view text,
+        std::initializer_list<std::string_view> operands, int results = 1, const Attributes& attributes = {},
+        std::initializer_list<std::string_view> result_types = {})
       : mesh(Mesh::parse(axes)) {
     def.name = name;
     def.rule = text;
@@ -41,7 +42,8 @@ struct Bound {
     CHECK(why.empty());
     CHECK(result_layouts(def, rule, *split) == out);
     bool same = false;
-    for (int group = -1; group < static_cast<int>(def.linear.size()); ++group) same |= operand_layouts(def, rule, *split, group) == in;
+    for (int group = -1; group < static_cast<int>(def.linear.size()); ++group)
+      same |= operand_layouts(def, rule, *split, group) == in;
     CHECK((same || def.identity));
     std::string text;
     for (size_t f = 0; f < rule.factors.size(); ++f) {
@@ -79,10 +81,14 @@ TEST_CASE("a product split over its factors") {
   CHECK(b.find({"[-,-,(model,data)]", "[(data,model),-]"}, {"[-,-,-] + sum(data,model)"}) ==
         "i is split over (model,data) in operand 0 but split over (data,model) in operand 1");
   CHECK(b.find({"[data,-,-]", "[-,-]"}, {"[-,-,-]"}) == "b is split over data in operand 0 but whole in the result");
-  CHECK(b.find({"[data,-,-]", "[-,data]"}, {"[data,-,-]"}) == "j is split over data in operand 1 but whole in the result");
-  CHECK(b.find({"[data,-,model]", "[model,-]"}, {"[data,-,-]"}) == "the result is [data, -, -] + sum(model) by its operands, not [data, -, -]");
-  CHECK(b.find({"[-,-,-]", "[-,-]"}, {"[-,-,-] + sum(model)"}) == "the result is [-, -, -] by its operands, not [-, -, -] + sum(model)");
-  CHECK(b.find({"[-,-,-]", "[-,-]"}, {"[-,-,-] + max(model)"}) == "the result is [-, -, -] by its operands, not [-, -, -] + max(model)");
+  CHECK(b.find({"[data,-,-]", "[-,data]"}, {"[data,-,-]"}) ==
+        "j is split over data in operand 1 but whole in the result");
+  CHECK(b.find({"[data,-,model]", "[model,-]"}, {"[data,-,-]"}) ==
+        "the result is [data, -, -] + sum(model) by its operands, not [data, -, -]");
+  CHECK(b.find({"[-,-,-]", "[-,-]"}, {"[-,-,-] + sum(model)"}) ==
+        "the result is [-, -, -] by its operands, not [-, -, -] + sum(model)");
+  CHECK(b.find({"[-,-,-]", "[-,-]"}, {"[-,-,-] + max(model)"}) ==
+        "the result is [-, -, -] by its operands, not [-, -, -] + max(model)");
   CHECK(b.find({"[model:2,-,-]", "[-,model:(2)2]"}, {"[model:2,-,model:(2)2]"}) == "b=model:2 j=model:(2)2");
 }
 
@@ -102,30 +108,37 @@ TEST_CASE("pending sums pass through linear operands") {
   CHECK(b.find({"[-,-,-] + sum(model)", "[-,model]"}, {"[-,-,model]"}) == "model is pending and splits a factor");
   CHECK(b.find({"[-,-,-] + max(model)", "[-,-]"}, {"[-,-,-] + max(model)"}) ==
         "operand 0 is pending as a max, which passes through no op");
-  CHECK(b.find({"[-,-,-] + sum(model)", "[-,-]"}, {"[-,-,-]"}) == "the result is [-, -, -] + sum(model) by its operands, not [-, -, -]");
+  CHECK(b.find({"[-,-,-] + sum(model)", "[-,-]"}, {"[-,-,-]"}) ==
+        "the result is [-, -, -] + sum(model) by its operands, not [-, -, -]");
 
   Bound add("data=2, model=4", "add", "..., ... -> ...", {"f32[3,5]", "f32[5]"});
   add.def.linear = {{0, 1}};
   CHECK(add.find({"[data,-] + sum(model)", "[-] + sum(model)"}, {"[data,-] + sum(model)"}) == "...0=data | sum(model)");
-  CHECK(add.find({"[-,-] + sum(model)", "[-]"}, {"[-,-] + sum(model)"}) == "operand 0 is pending over model; add is not linear in it alone");
+  CHECK(add.find({"[-,-] + sum(model)", "[-]"}, {"[-,-] + sum(model)"}) ==
+        "operand 0 is pending over model; add is not linear in it alone");
   CHECK(add.find({"[-,-] + sum(model)", "[-] + sum(data)"}, {"[-,-] + sum(data,model)"}) ==
         "operand 0 is pending over model but operand 1 over data");
 
   const Bound gelu("data=2", "gelu", "... -> ...", {"f32[3]"});
-  CHECK(gelu.find({"[-] + sum(data)"}, {"[-] + sum(data)"}) == "operand 0 is pending over data; gelu is not linear in it alone");
+  CHECK(gelu.find({"[-] + sum(data)"}, {"[-] + sum(data)"}) ==
+        "operand 0 is pending over data; gelu is not linear in it alone");
   Bound use("data=2", "use", "... -> ...", {"f32[3]"});
   use.def.identity = true;
   CHECK(use.find({"[-] + max(data)"}, {"[-] + max(data)"}) == " | max(data)");
 }
 
 TEST_CASE("a reduced factor is one for each result by itself, and combines as the op says") {
-  const Bound vjp("data=2, model=2", "rms_norm_vjp", "b t d, d, b t d -> b t d, d | whole(d)", {"f32[3,5,7]", "f32[7]", "f32[3,5,7]"}, 2);
-  CHECK(vjp.find({"[data,model,-]", "[-]", "[data,model,-]"}, {"[data,model,-]", "[-] + sum(data,model)"}) == "b=data t=model");
-  CHECK(vjp.find({"[-,-,data]", "[data]", "[-,-,data]"}, {"[-,-,data]", "[data]"}) == "d is whole, but split over data");
+  const Bound vjp("data=2, model=2", "rms_norm_vjp", "b t d, d, b t d -> b t d, d | whole(d)",
+                  {"f32[3,5,7]", "f32[7]", "f32[3,5,7]"}, 2);
+  CHECK(vjp.find({"[data,model,-]", "[-]", "[data,model,-]"}, {"[data,model,-]", "[-] + sum(data,model)"}) ==
+        "b=data t=model");
+  CHECK(vjp.find({"[-,-,data]", "[data]", "[-,-,data]"}, {"[-,-,data]", "[data]"}) ==
+        "d is whole, but split over data");
   Bound max("data=2", "max", "... v -> ...", {"f32[3,5]"});
   max.def.combine = Reduction::max;
   CHECK(max.find({"[-,data]"}, {"[-] + max(data)"}) == "v=data");
-  CHECK(max.find({"[-,data]"}, {"[-] + sum(data)"}) == "the result is [-] + max(data) by its operands, not [-] + sum(data)");
+  CHECK(max.find({"[-,data]"}, {"[-] + sum(data)"}) ==
+        "the result is [-] + max(data) by its operands, not [-] + sum(data)");
   const Bound loss("data=2", "cross_entropy", "... v, ... -> ... | lower(v)", {"f32[3,13]", "f32[3]"});
   CHECK(loss.find({"[data,-]", "[data]"}, {"[data]"}) == "...0=data");
   CHECK(loss.find({"[-,data]", "[-]"}, {"[-] + sum(data)"}) == "v is split over data; the op has to be lowered");
@@ -135,7 +148,8 @@ TEST_CASE("a reduced factor is one for each result by itself, and combines as th
 TEST_CASE("what is repeated is whole") {
   const Bound add("data=2", "add", "..., ... -> ...", {"f32[3,1]", "f32[5]"});
   CHECK(add.find({"[-,-]", "[data]"}, {"[-,data]"}) == "...1=data");
-  CHECK(add.find({"[-,data]", "[data]"}, {"[-,data]"}) == "dimension 1 of operand 0 has size 1 and is repeated; it may not be split over data");
+  CHECK(add.find({"[-,data]", "[data]"}, {"[-,data]"}) ==
+        "dimension 1 of operand 0 has size 1 and is repeated; it may not be split over data");
   CHECK(add.find({"[data,-]", "[-]"}, {"[data,-]"}) == "...0=data");
 }
 
@@ -154,7 +168,8 @@ TEST_CASE("a dimension made of factors is poured major first") {
   CHECK(b.find({"[data]"}, {"[data,-]"}) == "h=data");
   CHECK(b.find({"[(data,third)]"}, {"[(data,third),-]"}) == "h=(data,third)");
   CHECK(b.find({"[(third,data,model)]"}, {"[(third,data),model]"}) == "h=(third,data) e=model");
-  CHECK(b.find({"[model]"}, {"[model,-]"}) == "dimension 0 of operand 0 is split over model, which does not divide its factors h 6, e 5");
+  CHECK(b.find({"[model]"}, {"[model,-]"}) ==
+        "dimension 0 of operand 0 is split over model, which does not divide its factors h 6, e 5");
   CHECK(b.find({"[-]"}, {"[-,data]"}) == "e is whole in operand 0 but split over data in the result");
   CHECK(b.find({"[data]"}, {"[-,data]"}) == "h is split over data in operand 0 but whole in the result");
   CHECK(illegal_split(b.mesh, b.rule, b.atoms({"model", "-"})) == "h of (h e) is 6, which 4 parts do not divide");
@@ -169,12 +184,13 @@ TEST_CASE("a dimension made of factors is poured major first") {
   CHECK(atoms == b.atoms({"data", "-"}));
 }
 
-// Every legal assignment of the atoms of a mesh to factors is found again from the layouts it gives, and cuts a dimension into the
-// products of the factors' blocks.
+// Every legal assignment of the atoms of a mesh to factors is found again from the layouts it gives, and cuts a
+// dimension into the products of the factors' blocks.
 TEST_CASE("splits and layouts are inverse") {
   const auto text = GENERATE(as<std::string>(), "data=2, model=4", "a=2, b=3", "a=3, b=2", "a=2, b=2, c=5");
-  const auto sizes = GENERATE(std::array<int64_t, 3>{6, 5, 4}, std::array<int64_t, 3>{2, 3, 5}, std::array<int64_t, 3>{1, 4, 3},
-                              std::array<int64_t, 3>{4, 1, 1}, std::array<int64_t, 3>{0, 3, 2}, std::array<int64_t, 3>{2, 0, 5});
+  const auto sizes =
+      GENERATE(std::array<int64_t, 3>{6, 5, 4}, std::array<int64_t, 3>{2, 3, 5}, std::array<int64_t, 3>{1, 4, 3},
+               std::array<int64_t, 3>{4, 1, 1}, std::array<int64_t, 3>{0, 3, 2}, std::array<int64_t, 3>{2, 0, 5});
   const Bound b(text, "reshape", "(h e) c -> h (e c)", {fmt::format("f32[{},{}]", sizes[0] * sizes[1], sizes[2])}, 1,
                 {{"h", sizes[0]}, {"e", sizes[1]}});
   const int atoms = b.mesh.atom_count();
@@ -189,7 +205,8 @@ TEST_CASE("splits and layouts are inverse") {
     }
     if (!illegal_split(b.mesh, b.rule, split.atoms).empty()) continue;
     ++legal;
-    const std::vector<Layout> in = operand_layouts(b.def, b.rule, split, -1), out = result_layouts(b.def, b.rule, split);
+    const std::vector<Layout> in = operand_layouts(b.def, b.rule, split, -1),
+                              out = result_layouts(b.def, b.rule, split);
     std::string why;
     const auto found = find_split(b.mesh, b.def, b.rule, in, out, &why);
     INFO(why << " for " << in[0].str(b.mesh) << " -> " << out[0].str(b.mesh));

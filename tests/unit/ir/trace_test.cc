@@ -13,7 +13,9 @@ const OpTable& table() { return test::op_table(); }
 
 Value gelu(Value x) { return apply("gelu", {x}); }
 Value add(Value a, Value b) { return apply("add", {a, b}); }
-Value product(std::string_view rule, Value a, Value b) { return apply("einsum", {a, b}, {{"rule", std::string(rule)}}); }
+Value product(std::string_view rule, Value a, Value b) {
+  return apply("einsum", {a, b}, {{"rule", std::string(rule)}});
+}
 
 template <class F>
 std::string error_of(F f) {
@@ -90,7 +92,8 @@ TEST_CASE("names") {
   CHECK(builder.fresh_name("a") == "a.2");
   CHECK(builder.apply(table().get("gelu"), {x}, {}, {}, "a.01")[0].name() == "a.01");
 
-  CHECK(text_of([&] { gelu(x).named("a b"); }) == "\"a b\" is no name; a name is words of letters, digits and _ with dots between them");
+  CHECK(text_of([&] { gelu(x).named("a b"); }) ==
+        "\"a b\" is no name; a name is words of letters, digits and _ with dots between them");
   for (std::string_view bad : {"", ".a", "a.", "a..b", "a@1", "%a"}) CHECK(text_of([&] { gelu(x).named(bad); }) != "");
   CHECK(text_of([&] { x.named("y"); }) == "%x is a parameter of func main and can't be renamed to %y");
 }
@@ -131,7 +134,8 @@ TEST_CASE("a function called under two prefixes") {
         "}\n");
   CHECK(trace.params().size() == 2);
   CHECK(trace.params()[1].name() == "block.1.w");
-  CHECK(text_of([&] { x.named("y"); }) == "%block.1.y is a result of a call and can't be renamed to %y; name it inside func block");
+  CHECK(text_of([&] { x.named("y"); }) ==
+        "%block.1.y is a result of a call and can't be renamed to %y; name it inside func block");
 }
 
 TEST_CASE("parameters rise through nested calls to main") {
@@ -153,7 +157,8 @@ TEST_CASE("parameters rise through nested calls to main") {
   CHECK(p.main().name == "main");
   std::vector<std::string> names;
   for (ValueId v : p.main().params) names.push_back(p.main().value(v).name);
-  CHECK(names == std::vector<std::string>{"x", "p.0.first.w", "p.0.second.w", "p.0.bias", "p.1.first.w", "p.1.second.w", "p.1.bias"});
+  CHECK(names == std::vector<std::string>{"x", "p.0.first.w", "p.0.second.w", "p.0.bias", "p.1.first.w", "p.1.second.w",
+                                          "p.1.bias"});
   CHECK(p.main().param_info[1].kind == ParamInfo::param);
   CHECK(p.main().param_info[1].init == Init{Init::normal, 0.5});
   CHECK(p.functions[1].param_info[1].kind == ParamInfo::input);
@@ -187,9 +192,8 @@ TEST_CASE("functions come in order of use and unused ones not at all") {
   const Value x = s.input("x", Dtype::f32, {5, 7});
   // inner is traced after outer has begun, and stands before it.
   const Value y = s.call("outer", "o", {{"x", x}}, [](Scope& o, const std::vector<Value>& in) {
-    return std::vector{gelu(o.call("inner", "i", {{"a", in[0]}}, [](Scope&, const std::vector<Value>& a) {
-      return std::vector{gelu(a[0])};
-    })[0])};
+    return std::vector{gelu(o.call("inner", "i", {{"a", in[0]}},
+                                   [](Scope&, const std::vector<Value>& a) { return std::vector{gelu(a[0])}; })[0])};
   })[0];
   trace.result(y);
   const Program p = trace.program();
@@ -206,35 +210,49 @@ TEST_CASE("functions come in order of use and unused ones not at all") {
 TEST_CASE("mistakes with functions") {
   Trace trace(table());
   Scope s = trace.scope();
-  const Value x = s.input("x", Dtype::f32, {5, 7}), ids = s.input("ids", Dtype::i32, {5}, 13), other = s.input("other", Dtype::i32, {5}, 12);
+  const Value x = s.input("x", Dtype::f32, {5, 7}), ids = s.input("ids", Dtype::i32, {5}, 13),
+              other = s.input("other", Dtype::i32, {5}, 12);
   const Value y = s.call("block", "b", {{"x", x}}, residual)[0];
   Value inside;
-  CHECK(text_of([&] { s.call("block", "b", {{"x", y}}, residual); }) ==
-        "call block as b: func main has a value %b.y already; a call needs a prefix of its own");
-  CHECK(text_of([&] { s.call("block", "c", {{"z", x}}, residual); }) == "call block as c: argument 0 is z, but it was traced with x");
-  CHECK(text_of([&] { s.call("block", "c", {{"x", x}, {"y", x}}, residual); }) ==
-        "call block as c: 2 arguments, but it was traced with 1");
-  CHECK(text_of([&] { s.call("block", "c", {{"x", s.param("v", {7}, {})}}, residual); }) ==
-        "call block as c: argument x is f32[7], but it was traced with f32[5,7]");
-  CHECK(text_of([&] { s.call("block", "c", {{"x", Value()}}, residual); }) ==
-        "call block as c: argument x is none; a Value comes from an input, a parameter or an op");
-  CHECK(text_of([&] { s.call("block", "a b", {{"x", x}}, residual); }) ==
-        "\"a b\" is no name; a name is words of letters, digits and _ with dots between them");
+  CHECK(text_of([&] {
+          s.call("block", "b", {{"x", y}}, residual);
+        }) == "call block as b: func main has a value %b.y already; a call needs a prefix of its own");
+  CHECK(text_of([&] {
+          s.call("block", "c", {{"z", x}}, residual);
+        }) == "call block as c: argument 0 is z, but it was traced with x");
+  CHECK(text_of([&] {
+          s.call("block", "c", {{"x", x}, {"y", x}}, residual);
+        }) == "call block as c: 2 arguments, but it was traced with 1");
+  CHECK(text_of([&] {
+          s.call("block", "c", {{"x", s.param("v", {7}, {})}}, residual);
+        }) == "call block as c: argument x is f32[7], but it was traced with f32[5,7]");
+  CHECK(text_of([&] {
+          s.call("block", "c", {{"x", Value()}}, residual);
+        }) == "call block as c: argument x is none; a Value comes from an input, a parameter or an op");
+  CHECK(text_of([&] {
+          s.call("block", "a b", {{"x", x}}, residual);
+        }) == "\"a b\" is no name; a name is words of letters, digits and _ with dots between them");
   const auto keep = [&](Scope&, const std::vector<Value>& in) {
     inside = in[0];
     return std::vector{gelu(in[0])};
   };
   s.call("keep", "k", {{"a", x}}, keep);
-  CHECK(text_of([&] { add(x, inside); }) == "add: operand 1 is %a of func keep, which func main can't read; pass it as an argument");
-  CHECK(text_of([&] { add(inside, x); }) == "add: operand 1 is %x of func main, which func keep can't read; pass it as an argument");
-  CHECK(error_of([&] { trace.result(inside); }) == "a result is %a of func keep, which func main can't read; pass it as an argument");
+  CHECK(text_of([&] { add(x, inside); }) ==
+        "add: operand 1 is %a of func keep, which func main can't read; pass it as an argument");
+  CHECK(text_of([&] { add(inside, x); }) ==
+        "add: operand 1 is %x of func main, which func keep can't read; pass it as an argument");
+  CHECK(error_of([&] { trace.result(inside); }) ==
+        "a result is %a of func keep, which func main can't read; pass it as an argument");
   const auto bounded = [](Scope& scope, const std::vector<Value>& in) {
     return std::vector{apply("embedding", {in[0], scope.param("t", {13, 2}, {})})};
   };
   s.call("bounded", "n", {{"ids", ids}}, bounded);
-  CHECK(text_of([&] { s.call("bounded", "o", {{"ids", other}}, bounded); }) ==
-        "call bounded as o: argument ids has below=12, but it was traced with below=13");
-  CHECK(text_of([&] { s.call("main", "m", {{"x", x}}, residual); }) == "func main is there already; give the function another name");
+  CHECK(text_of([&] {
+          s.call("bounded", "o", {{"ids", other}}, bounded);
+        }) == "call bounded as o: argument ids has below=12, but it was traced with below=13");
+  CHECK(text_of([&] {
+          s.call("main", "m", {{"x", x}}, residual);
+        }) == "func main is there already; give the function another name");
   CHECK(text_of([&] {
           s.call("deep", "d", {{"x", x}}, [&](Scope& d, const std::vector<Value>& in) {
             return d.call("deep", "d", {{"x", in[0]}}, residual);
@@ -254,7 +272,8 @@ TEST_CASE("mistakes with ops") {
   Scope s = trace.scope();
   const Value x = s.input("x", Dtype::f32, {5, 7}), half = s.input("half", Dtype::bf16, {5, 7});
   CHECK(text_of([&] { apply("gleu", {x}); }) == "no op \"gleu\"; did you mean \"gelu\"?");
-  CHECK(text_of([&] { apply("gelu", {Value()}); }) == "gelu: operand 0 is none; a Value comes from an input, a parameter or an op");
+  CHECK(text_of([&] { apply("gelu", {Value()}); }) ==
+        "gelu: operand 0 is none; a Value comes from an input, a parameter or an op");
   CHECK(text_of([&] { apply("fill", {}); }) == "fill: apply needs an operand to know the function; use Builder::apply");
   CHECK(text_of([&] { apply("add", {x}); }) == "add takes 2 operands, got 1");
   CHECK(text_of([&] { apply("scale", {x}); }) == "scale: attribute factor is missing; it is a number");
@@ -281,7 +300,8 @@ TEST_CASE("state and in-place results") {
   CHECK(printed.find("return %w.m.new -> %w.m, %w.new -> %w") != std::string::npos);
   CHECK(text_of([&] { trace.state("g.m", g, {7}, {}); }) == "state g.m is of %g, which is no parameter of the model");
   const Value a = add(w, g);
-  CHECK(text_of([&] { trace.result(add(w, g), a); }) == "%add.1 can't be returned in place of %add, which is no parameter of func main");
+  CHECK(text_of([&] { trace.result(add(w, g), a); }) ==
+        "%add.1 can't be returned in place of %add, which is no parameter of func main");
   const Value half = s.input("half", Dtype::bf16, {7});
   CHECK(text_of([&] { trace.result(gelu(half), w); }) == "%gelu bf16[7] can't be returned in place of %w f32[7]");
 }
@@ -303,15 +323,20 @@ TEST_CASE("repeat") {
   CHECK(out[0].name() == "micro.total.new");
   CHECK(out[1].name() == "micro.row");
   trace.result(out[0]);
-  CHECK(text(trace).find("  repeat 3 call micro as micro (i = index, total = %gelu, rows = %rows)\n") != std::string::npos);
+  CHECK(text(trace).find("  repeat 3 call micro as micro (i = index, total = %gelu, rows = %rows)\n") !=
+        std::string::npos);
   CHECK(run_counts(trace.program()) == std::vector<int64_t>{3, 1});
-  CHECK(text_of([&] { trace.main().repeat(micro, "again", 0, {Value(), x, table_of_rows}, 0); }) ==
-        "repeat 0: a call is repeated once or more");
-  CHECK(text_of([&] { trace.main().repeat(micro, "again", 2, {Value(), x, table_of_rows}, 1); }) ==
-        "call micro as again: argument i is none; a Value comes from an input, a parameter or an op");
-  CHECK(text_of([&] { trace.main().repeat(micro, "again", 2, {x, Value(), table_of_rows}, 1); }) ==
-        "call micro as again: argument i is %x f32[7], the function takes i32[]");
-  CHECK(text_of([&] { trace.main().call(micro, "again", {x}); }) == "call micro as again: 1 arguments, the function takes 3");
+  CHECK(text_of([&] {
+          trace.main().repeat(micro, "again", 0, {Value(), x, table_of_rows}, 0);
+        }) == "repeat 0: a call is repeated once or more");
+  CHECK(text_of([&] {
+          trace.main().repeat(micro, "again", 2, {Value(), x, table_of_rows}, 1);
+        }) == "call micro as again: argument i is none; a Value comes from an input, a parameter or an op");
+  CHECK(text_of([&] {
+          trace.main().repeat(micro, "again", 2, {x, Value(), table_of_rows}, 1);
+        }) == "call micro as again: argument i is %x f32[7], the function takes i32[]");
+  CHECK(text_of([&] { trace.main().call(micro, "again", {x}); }) ==
+        "call micro as again: 1 arguments, the function takes 3");
   CHECK(text_of([&] { trace.main().call(0, "again", {}); }) == "call main as again: a function can't call itself");
 }
 
