@@ -21,6 +21,11 @@ TEST_CASE("split runs equal whole runs") {
         for (const Mesh& mesh : meshes()) {
           for_each_assignment(mesh, rule, [&](const FactorAtoms& atoms) {
             if (splits_lowered(rule, atoms)) return;  // lowering_test.cc
+            // The layouts that the assignment gives are those that a program's verifier takes.
+            const LocalSpec local = local_spec(c, rule, mesh, atoms, Rank{0});
+            std::string why;
+            if (!find_split(mesh, *def, rule, local.operands, local.results, &why))
+              FAIL_CHECK(assignment_text(mesh, rule, atoms) << ": refused: " << why);
             const std::vector<Tensor> split = run_split(c, mesh, atoms, operands);
             for (size_t r = 0; r < whole.size(); ++r) {
               const std::string different = difference(split[r], whole[r], c.tolerance());
