@@ -1,4 +1,7 @@
-#include <algorithm>
+#include <fmt/format.h>
+#include <sys/uio.h>
+
+#include <cerrno>
 #include <cstring>
 #include <new>
 
@@ -8,11 +11,11 @@ namespace meshard {
 
 // What a writer shows to one reader. Short content lies in the post itself: one cache line then carries it all.
 struct alignas(64) Channel::Post {
-  static constexpr size_t kShort = 32;
+  static constexpr int64_t kShort = 24;
   std::atomic<uint64_t> sequence;  // 1, 2, ...: stored last
   uint64_t signature;
-  uint32_t slot_offset;            // from the first slot of the writer
-  uint32_t bytes;
+  uint64_t place;           // offset from the first slot of the writer, or its address
+  uint64_t bytes_and_kind;  // twice the bytes, and one more for an address
   std::byte content[kShort];
 };
 
@@ -23,54 +26,80 @@ struct alignas(64) Channel::Acknowledged {
 
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
 
-// A rank's counters: for each reader kSlots posts, then for each writer what it acknowledged.
+// A rank's segment: for each reader kSlots posts, then for each writer what it acknowledged, then its slots.
 int64_t Channel::counter_bytes(int ranks) {
-  return ranks * static_cast<int64_t>(kSlots * sizeof(Post) + sizeof(Acknowledged));
+  int64_t bytes = ranks * static_cast<int64_t>(kSlots * sizeof(Post) + sizeof(Acknowledged));
+  return (bytes + 4095) / 4096 * 4096;
 }
 
-Channel::Channel(int self, std::vector<std::byte*> counters, std::vector<std::byte*> slots, const Watchdog& watchdog)
+int64_t Channel::segment_bytes(int ranks) { return counter_bytes(ranks) + kSlots * kSlotBytes; }
+
+Channel::Channel(int self, std::vector<std::byte*> segments, std::vector<int> processes, const Watchdog& watchdog)
     : self_(self),
-      ranks_(static_cast<int>(counters.size())),
-      counters_(std::move(counters)),
-      slots_(std::move(slots)),
+      ranks_(static_cast<int>(segments.size())),
+      segments_(std::move(segments)),
+      processes_(std::move(processes)),
       watchdog_(watchdog),
       readers_(kSlots),
-      posted_(counters_.size()),
-      fetched_(counters_.size()) {
-  for (std::vector<Reader>& readers : readers_) readers.reserve(counters_.size());
+      posted_(segments_.size()),
+      fetched_(segments_.size()) {
+  for (std::vector<Reader>& readers : readers_) readers.reserve(segments_.size());
 }
 
 // No more posts of a pair are open than the writer has slots, so kSlots of them are enough.
 Channel::Post& Channel::post_at(int writer, int reader, uint64_t sequence) const {
-  auto* posts = std::launder(reinterpret_cast<Post*>(counters_[static_cast<size_t>(writer)]));
+  auto* posts = std::launder(reinterpret_cast<Post*>(segments_[static_cast<size_t>(writer)]));
   return posts[static_cast<uint64_t>(reader) * kSlots + sequence % kSlots];
 }
 
 std::atomic<uint64_t>& Channel::acknowledged(int writer, int reader) const {
-  std::byte* first = counters_[static_cast<size_t>(reader)] + static_cast<size_t>(ranks_) * kSlots * sizeof(Post);
+  std::byte* first = segments_[static_cast<size_t>(reader)] + static_cast<size_t>(ranks_) * kSlots * sizeof(Post);
   return (std::launder(reinterpret_cast<Acknowledged*>(first)) + writer)->count;
+}
+
+std::byte* Channel::slots(int rank) const { return segments_[static_cast<size_t>(rank)] + counter_bytes(ranks_); }
+
+void Channel::wait_for_readers(int slot) {
+  std::vector<Reader>& readers = readers_[static_cast<size_t>(slot)];
+  for (const Reader& reader : readers) {
+    watchdog_.until(
+        [&] { return acknowledged(self_, reader.rank).load(std::memory_order_acquire) >= reader.sequence; });
+  }
+  readers.clear();
 }
 
 std::byte* Channel::open_slot() {
   slot_ = (slot_ + 1) % kSlots;
-  std::vector<Reader>& readers = readers_[static_cast<size_t>(slot_)];
-  for (const Reader& reader : readers) {
-    watchdog_.until([&] { return acknowledged(self_, reader.rank).load(std::memory_order_acquire) >= reader.sequence; });
-  }
-  readers.clear();
-  return slots_[static_cast<size_t>(self_)] + slot_ * kSlotBytes;
+  wait_for_readers(slot_);
+  return slots(self_) + slot_ * kSlotBytes;
+}
+
+void Channel::settle() {
+  for (int slot = 0; slot < kSlots; ++slot) wait_for_readers(slot);
+}
+
+Channel::Post& Channel::next_post(int reader, uint64_t& sequence) {
+  sequence = ++posted_[static_cast<size_t>(reader)];
+  readers_[static_cast<size_t>(slot_)].push_back({reader, sequence});
+  return post_at(self_, reader, sequence);
 }
 
 void Channel::post(int reader, int64_t offset, int64_t bytes, uint64_t signature) {
-  uint64_t sequence = ++posted_[static_cast<size_t>(reader)];
-  readers_[static_cast<size_t>(slot_)].push_back({reader, sequence});
-  Post& post = post_at(self_, reader, sequence);
+  uint64_t sequence;
+  Post& post = next_post(reader, sequence);
   post.signature = signature;
-  post.slot_offset = static_cast<uint32_t>(slot_ * kSlotBytes + offset);
-  post.bytes = static_cast<uint32_t>(bytes);
-  if (bytes <= static_cast<int64_t>(Post::kShort)) {
-    std::memcpy(post.content, slots_[static_cast<size_t>(self_)] + post.slot_offset, static_cast<size_t>(bytes));
-  }
+  post.place = static_cast<uint64_t>(slot_ * kSlotBytes + offset);
+  post.bytes_and_kind = static_cast<uint64_t>(bytes) * 2;
+  if (bytes <= Post::kShort) std::memcpy(post.content, slots(self_) + post.place, static_cast<size_t>(bytes));
+  post.sequence.store(sequence, std::memory_order_release);
+}
+
+void Channel::post_address(int reader, const std::byte* data, int64_t bytes, uint64_t signature) {
+  uint64_t sequence;
+  Post& post = next_post(reader, sequence);
+  post.signature = signature;
+  post.place = reinterpret_cast<uint64_t>(data);
+  post.bytes_and_kind = static_cast<uint64_t>(bytes) * 2 + 1;
   post.sequence.store(sequence, std::memory_order_release);
 }
 
@@ -78,13 +107,41 @@ Channel::Arrival Channel::fetch(int writer) {
   uint64_t sequence = fetched_[static_cast<size_t>(writer)] + 1;
   Post& post = post_at(writer, self_, sequence);
   watchdog_.until([&] { return post.sequence.load(std::memory_order_acquire) == sequence; });
-  const std::byte* data = post.bytes <= Post::kShort ? post.content : slots_[static_cast<size_t>(writer)] + post.slot_offset;
-  return {data, post.bytes, post.signature};
+  Arrival arrival;
+  arrival.bytes = static_cast<int64_t>(post.bytes_and_kind / 2);
+  arrival.signature = post.signature;
+  arrival.at_address = post.bytes_and_kind % 2 == 1;
+  if (arrival.at_address) {
+    arrival.data = reinterpret_cast<const std::byte*>(post.place);
+  } else {
+    arrival.data = arrival.bytes <= Post::kShort ? post.content : slots(writer) + post.place;
+  }
+  return arrival;
 }
 
 void Channel::acknowledge(int writer) {
   uint64_t sequence = ++fetched_[static_cast<size_t>(writer)];
   acknowledged(writer, self_).store(sequence, std::memory_order_release);
+}
+
+void Channel::read_address(int writer, const std::byte* data, std::byte* to, int64_t bytes) const {
+  while (bytes > 0) {
+    iovec here{to, static_cast<size_t>(bytes)};
+    iovec there{const_cast<std::byte*>(data), static_cast<size_t>(bytes)};
+    ssize_t read = process_vm_readv(processes_[static_cast<size_t>(writer)], &here, 1, &there, 1, 0);
+    MESHARD_CHECK(read > 0, fmt::format("cannot read {} bytes of process {}: {}", bytes,
+                                        processes_[static_cast<size_t>(writer)], std::strerror(errno)));
+    data += read;
+    to += read;
+    bytes -= read;
+  }
+}
+
+bool can_read(int process, const uint64_t* address, uint64_t expected) {
+  uint64_t value = 0;
+  iovec here{&value, sizeof(value)};
+  iovec there{const_cast<uint64_t*>(address), sizeof(value)};
+  return process_vm_readv(process, &here, 1, &there, 1, 0) == sizeof(value) && value == expected;
 }
 
 }  // namespace meshard

@@ -96,7 +96,8 @@ void agree(Communicator& comm, std::string_view error) {
   // An error that all ranks share is not one of particular ranks.
   if (found[0].second.size() == errors.size()) throw UserError(std::string(found[0].first));
   std::vector<std::string> notes;
-  for (size_t i = 1; i < found.size(); ++i) notes.push_back(ranks_text(found[i].second) + ": " + std::string(found[i].first));
+  for (size_t i = 1; i < found.size(); ++i)
+    notes.push_back(ranks_text(found[i].second) + ": " + std::string(found[i].first));
   throw UserError(ranks_text(found[0].second) + ": " + std::string(found[0].first), std::move(notes));
 }
 
@@ -113,7 +114,10 @@ void agree_on_text(Communicator& comm, std::string_view what, std::string_view t
   MESHARD_CHECK(second < texts.size(), fmt::format("the digests of {} differ and the texts do not", what));
   std::vector<Rank> first_ranks, second_ranks, others;
   for (size_t r = 0; r < texts.size(); ++r) {
-    (texts[r] == texts[0] ? first_ranks : texts[r] == texts[second] ? second_ranks : others).push_back(static_cast<Rank>(r));
+    (texts[r] == texts[0]        ? first_ranks
+     : texts[r] == texts[second] ? second_ranks
+                                 : others)
+        .push_back(static_cast<Rank>(r));
   }
   int number = 0;
   bool first_has = true, second_has = true;
@@ -130,11 +134,12 @@ void agree_on_text(Communicator& comm, std::string_view what, std::string_view t
   }
   std::string difference = "only one of them ends with a newline";
   if (first_has || second_has) {
-    difference = fmt::format("first difference at line {}: {}, {}", number, side_text(first_ranks[0], first_has, first_line),
-                             side_text(second_ranks[0], second_has, second_line));
+    difference =
+        fmt::format("first difference at line {}: {}, {}", number, side_text(first_ranks[0], first_has, first_line),
+                    side_text(second_ranks[0], second_has, second_line));
   }
-  throw UserError(fmt::format("{} {} another {} than {}: {}", ranks_text(first_ranks), first_ranks.size() == 1 ? "has" : "have",
-                              what, ranks_text(second_ranks), difference),
+  throw UserError(fmt::format("{} {} another {} than {}: {}", ranks_text(first_ranks),
+                              first_ranks.size() == 1 ? "has" : "have", what, ranks_text(second_ranks), difference),
                   std::move(notes));
 }
 

@@ -1,12 +1,12 @@
-// Communicator: how ranks talk. A small abstract class with one queue of calls; behind it lockstep (all devices in one process),
-// MPI, and later NCCL. Counts are per rank, so uneven blocks are native. Each call is started and waited for:
+// Communicator: how ranks talk. A small abstract class with one queue of calls; behind it lockstep (all devices in one
+// process), MPI, and later NCCL. Counts are per rank, so uneven blocks are native. Each call is started and waited for:
 //
-//   Ticket t = comm.start({.kind = Collective::all_reduce, .group = &g, .dtype = Dtype::f32, .send = x, .receive = x, .send_elements = n});
+//   Ticket t = comm.start({.kind = Collective::all_reduce, .group = &g, .send = x, .receive = x, .send_elements = n});
 //   ... work ...
 //   comm.wait(t);
 //
-// All members of a group start the same calls in the same order. Between start and wait nobody touches `receive`, and nobody
-// writes `send`. Blocks of a call are contiguous, one after another in the order of the group.
+// All members of a group start the same calls in the same order. Between start and wait nobody touches `receive`, and
+// nobody writes `send`. Blocks of a call are contiguous, one after another in the order of the group.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +25,8 @@ namespace meshard {
 //   all_reduce      send, receive: send_elements each; send == receive allowed
 //   all_gather      send: counts[self]; receive: sum of counts, member by member
 //   reduce_scatter  send: sum of counts, the block of each member in order; receive: counts[self]
-//   all_to_all      send: send_counts[i] elements for member i, in order; receive: counts[i] from member i (also permute, exchange:
-//                   the same with most counts zero)
+//   all_to_all      send: send_counts[i] elements for member i, in order; receive: counts[i] from member i
+//   permute, exchange: the same with most counts zero
 //   broadcast       send on member 0, receive on all others; send_elements
 struct CollectiveCall {
   Collective kind = Collective::barrier;
@@ -35,17 +35,18 @@ struct CollectiveCall {
   Dtype dtype = Dtype::f32;
   const void* send = nullptr;
   void* receive = nullptr;
-  int64_t send_elements = 0;               // all_reduce, broadcast
-  std::span<const int64_t> counts;         // per member: what arrives from it (all_gather, all_to_all) or is kept by it (reduce_scatter)
-  std::span<const int64_t> send_counts;    // all_to_all, permute, exchange
-  std::string_view label;                  // the value's name, for records and messages; lives until wait() too
+  int64_t send_elements = 0;  // all_reduce, broadcast
+  // Per member: what arrives from it (all_gather, all_to_all) or is kept by it (reduce_scatter).
+  std::span<const int64_t> counts;
+  std::span<const int64_t> send_counts;  // all_to_all, permute, exchange
+  std::string_view label;                // the value's name, for records and messages; lives until wait() too
 };
 
 // Bytes this rank receives in the call, as section "Cost" of docs/ARCHITECTURE.md defines them.
 int64_t received_bytes(const CollectiveCall& call);
 
-// First element of block i when `elements` are cut into `parts`: ceil(i * elements / parts). An all_reduce is a reduce_scatter
-// into these blocks of the flat value and an all_gather of them.
+// First element of block i when `elements` are cut into `parts`: ceil(i * elements / parts). An all_reduce is a
+// reduce_scatter into these blocks of the flat value and an all_gather of them.
 int64_t block_begin(int64_t elements, int parts, int i);
 
 using Ticket = int64_t;  // the number of the call on its rank, from 0
@@ -55,7 +56,7 @@ struct CallRecord {
   int64_t number = 0;
   Collective kind = Collective::barrier;
   AtomSet over;
-  int64_t bytes = 0;      // received
+  int64_t bytes = 0;  // received
   bool done = false;
   char label[64] = {};
 };
@@ -68,7 +69,7 @@ class CallLog {
   void end(int64_t number);
   const CallRecord* find(int64_t number) const;  // nullptr: not in the ring any more, or not yet
   int64_t calls() const { return next_; }
-  int64_t bytes() const { return bytes_; }    // received in all, since the start
+  int64_t bytes() const { return bytes_; }       // received in all, since the start
   std::vector<CallRecord> last(size_t n) const;  // oldest first
 
  private:
@@ -100,14 +101,15 @@ class Communicator {
   virtual void barrier() = 0;
 };
 
-// Fails on all ranks alike if any rank passes an error: gathers them and throws a UserError with the first, naming its ranks.
+// Fails on all ranks alike if any rank passes an error: gathers them and throws a UserError with the first, naming its
+// ranks.
 void agree(Communicator& comm, std::string_view error);
 
 // "rank 1", "ranks 0 and 2", "ranks 0, 1 and 3"; of more than eight the first eight and how many more.
 std::string ranks_text(std::span<const Rank> ranks);
 
-// Compares a digest and, where it differs, the lines behind it; the UserError on all ranks names the ranks and the first
-// differing line. Runs before the first collective of a program.
+// Compares a digest and, where it differs, the lines behind it; the UserError on all ranks names the ranks and the
+// first differing line. Runs before the first collective of a program.
 void agree_on_text(Communicator& comm, std::string_view what, std::string_view text);
 
 }  // namespace meshard

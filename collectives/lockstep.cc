@@ -28,16 +28,16 @@ struct Round {
 
 // The rounds of the devices of one group. Members start them in the same order, so they end in that order too.
 struct GroupRounds {
-  std::vector<int64_t> started;              // by member
+  std::vector<int64_t> started;  // by member
   int64_t ended = 0;
-  std::deque<std::shared_ptr<Round>> open;   // rounds ended, ended + 1, ...
+  std::deque<std::shared_ptr<Round>> open;  // rounds ended, ended + 1, ...
 };
 
 [[noreturn]] void fail_mismatch(const Round& round, int a, int b, std::string_view what) {
   const Group& group = *round.calls[a].group;
   throw InternalError(fmt::format("calls of {} do not match: rank {} starts {} where rank {} starts {}{}",
-                                  ranks_text(group.ranks()), index(group[a]), call_text(round.calls[a]), index(group[b]),
-                                  call_text(round.calls[b]), what));
+                                  ranks_text(group.ranks()), index(group[a]), call_text(round.calls[a]),
+                                  index(group[b]), call_text(round.calls[b]), what));
 }
 
 bool exchanges(Collective kind) {
@@ -59,7 +59,8 @@ void check_match(const Round& round, int m) {
   } else if (a.kind == Collective::all_gather || a.kind == Collective::reduce_scatter) {
     for (size_t i = 0; i < a.counts.size(); ++i) {
       if (a.counts[i] != b.counts[i]) {
-        fail_mismatch(round, first, m, fmt::format(", with {} and {} elements for member {}", a.counts[i], b.counts[i], i));
+        fail_mismatch(round, first, m,
+                      fmt::format(", with {} and {} elements for member {}", a.counts[i], b.counts[i], i));
       }
     }
   }
@@ -131,7 +132,8 @@ class Hub {
     for (size_t i = 0; i < p; ++i) {
       std::vector<const void*> blocks(p);
       for (size_t j = 0; j < p; ++j) blocks[j] = static_cast<const std::byte*>(round.calls[j].send) + begin(i) * size;
-      reduce(round, i, static_cast<std::byte*>(round.calls[i].receive) + begin(i) * size, blocks, begin(i + 1) - begin(i));
+      reduce(round, i, static_cast<std::byte*>(round.calls[i].receive) + begin(i) * size, blocks,
+             begin(i + 1) - begin(i));
     }
     for (size_t i = 0; i < p; ++i) {
       for (size_t j = 0; j < p; ++j) {
@@ -221,7 +223,8 @@ class LockstepCommunicator : public Communicator {
 std::vector<std::unique_ptr<Communicator>> lockstep_communicators(int size) {
   auto hub = std::make_shared<Hub>(size);
   std::vector<std::unique_ptr<Communicator>> communicators;
-  for (int r = 0; r < size; ++r) communicators.push_back(std::make_unique<LockstepCommunicator>(hub, static_cast<Rank>(r)));
+  for (int r = 0; r < size; ++r)
+    communicators.push_back(std::make_unique<LockstepCommunicator>(hub, static_cast<Rank>(r)));
   return communicators;
 }
 

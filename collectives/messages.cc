@@ -11,7 +11,7 @@
 namespace meshard {
 namespace {
 
-constexpr int kTag = 1;                       // messages of a pair arrive in order: one tag is enough
+constexpr int kTag = 1;                           // messages of a pair arrive in order: one tag is enough
 constexpr int64_t kMostBytes = int64_t{1} << 30;  // of one message: MPI counts in int
 
 }  // namespace
@@ -60,7 +60,8 @@ struct Messages::Requests {
 };
 
 Messages::Messages(const void* comm, const Watchdog& watchdog)
-    : watchdog_(watchdog), requests_(std::make_unique<Requests>(Requests{*static_cast<const MPI_Comm*>(comm), {}, {}})) {}
+    : watchdog_(watchdog),
+      requests_(std::make_unique<Requests>(Requests{*static_cast<const MPI_Comm*>(comm), {}, {}})) {}
 
 Messages::~Messages() = default;
 
@@ -78,7 +79,8 @@ int64_t Messages::move(const CollectiveCall& call) {
   bool empty_too = call.kind == Collective::barrier;
   for (int i = 1; i < group.size(); ++i) {
     int m = (group.self() + group.size() - i) % group.size();
-    if (pieces_[m].receive_bytes > 0 || empty_too) requests_->receive(group[m], pieces_[m].receive, pieces_[m].receive_bytes);
+    if (pieces_[m].receive_bytes > 0 || empty_too)
+      requests_->receive(group[m], pieces_[m].receive, pieces_[m].receive_bytes);
     expected += pieces_[m].receive_bytes;
   }
   for (int i = 1; i < group.size(); ++i) {
@@ -90,8 +92,9 @@ int64_t Messages::move(const CollectiveCall& call) {
     std::memcpy(own.receive, own.send, static_cast<size_t>(own.receive_bytes));
   }
   int64_t arrived = requests_->finish(watchdog_);
-  MESHARD_CHECK(arrived == expected, fmt::format("{}: {} bytes arrived where {} were expected: other ranks made another call",
-                                                 call_text(call), arrived, expected));
+  MESHARD_CHECK(arrived == expected,
+                fmt::format("{}: {} bytes arrived where {} were expected: other ranks made another call",
+                            call_text(call), arrived, expected));
   return arrived;
 }
 
@@ -114,16 +117,10 @@ int64_t Messages::reduce(const CollectiveCall& call, std::byte* out, int64_t byt
 }
 
 int64_t Messages::all_reduce(const CollectiveCall& call) {
-  int p = call.group->size(), self = call.group->self();
-  int64_t size = size_bytes(call.dtype);
-  const std::byte* send = static_cast<const std::byte*>(call.send);
-  std::byte* receive = static_cast<std::byte*>(call.receive);
-  auto begin = [&](int m) { return block_begin(call.send_elements, p, m) * size; };
-  auto length = [&](int m) { return begin(m + 1) - begin(m); };
-  pieces_.resize(static_cast<size_t>(p));
-  for (int m = 0; m < p; ++m) pieces_[m] = {send + begin(m), length(m), nullptr, length(self)};
-  int64_t arrived = reduce(call, receive + begin(self), length(self));
-  for (int m = 0; m < p; ++m) pieces_[m] = {receive + begin(self), length(self), receive + begin(m), length(m)};
+  find_blocks_to_reduce(call, pieces_);
+  const Piece own = pieces_[static_cast<size_t>(call.group->self())];
+  int64_t arrived = reduce(call, own.receive, own.receive_bytes);
+  find_blocks_to_gather(call, pieces_);
   return arrived + move(call);
 }
 

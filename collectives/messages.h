@@ -1,5 +1,5 @@
-// Collectives through non-blocking MPI messages between pairs of ranks: across hosts, and as the slow twin of shared memory on
-// one. Every block goes straight from its owner to its reader, so what arrives is what is billed.
+// Collectives through non-blocking MPI messages between pairs of ranks: across hosts, and as the slow twin of shared
+// memory on one. Every block goes straight from its owner to its reader, so what arrives is what is billed.
 #pragma once
 
 #include <cstddef>

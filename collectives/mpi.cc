@@ -90,6 +90,32 @@ Host find_host(MPI_Comm comm, MPI_Comm host_comm) {
   return host;
 }
 
+// The process ids of the host's ranks if each of them may read the memory of all others, else none. The system may
+// forbid it, or the ranks may count processes differently (containers).
+std::vector<int> readable_processes(MPI_Comm host_comm) {
+  struct Proof {
+    int64_t process;
+    const uint64_t* address;
+    uint64_t value;
+  };
+  int ranks = 0;
+  MPI_Comm_size(host_comm, &ranks);
+  uint64_t value = static_cast<uint64_t>(getpid()) * 0x9e3779b97f4a7c15u;
+  value ^= reinterpret_cast<uint64_t>(&value);
+  Proof mine = {getpid(), &value, value};
+  std::vector<Proof> proofs(static_cast<size_t>(ranks));
+  MPI_Allgather(&mine, sizeof(Proof), MPI_BYTE, proofs.data(), sizeof(Proof), MPI_BYTE, host_comm);
+  int readable = 1;
+  std::vector<int> processes;
+  for (const Proof& proof : proofs) {
+    readable = readable && can_read(static_cast<int>(proof.process), proof.address, proof.value);
+    processes.push_back(static_cast<int>(proof.process));
+  }
+  MPI_Allreduce(MPI_IN_PLACE, &readable, 1, MPI_INT, MPI_LAND, host_comm);  // after it, nobody needs `value` any more
+  if (!readable) processes.clear();
+  return processes;
+}
+
 // A rank that has a core for itself waits some microseconds before it gives the core away; others give it away at once.
 int spins_for(int ranks_on_host) { return ranks_on_host <= sysconf(_SC_NPROCESSORS_ONLN) ? 256 : 4; }
 
@@ -112,8 +138,11 @@ class MpiCommunicator : public Communicator {
     if (options.shared_memory) {
       std::vector<std::byte*> segments = window_.segments();
       for (std::byte*& segment : segments) segment += Board::entry_bytes(host_.size());
-      std::memset(segments[static_cast<size_t>(host_.self)], 0, static_cast<size_t>(SharedMemory::segment_bytes(host_.size())));
-      shared_ = std::make_unique<SharedMemory>(host_, board_, segments, watchdog_);
+      std::memset(segments[static_cast<size_t>(host_.self)], 0,
+                  static_cast<size_t>(Channel::counter_bytes(host_.size())));
+      std::vector<int> processes;
+      if (options.read_processes) processes = readable_processes(host_comm_);
+      shared_ = std::make_unique<SharedMemory>(host_, board_, segments, std::move(processes), watchdog_);
     }
     MPI_Barrier(host_comm_);  // nobody reads a segment that is not zeros yet
   }
@@ -128,8 +157,8 @@ class MpiCommunicator : public Communicator {
   int64_t received_bytes() const override { return received_; }
   const CallLog& log() const override { return log_; }
 
-  // A call is carried out when it, or a later one, is waited for: the order is that of the program, so one rank's call meets
-  // the same call of the others.
+  // A call is carried out when it, or a later one, is waited for: the order is that of the program, so one rank's call
+  // meets the same call of the others.
   Ticket start(const CollectiveCall& call) override {
     check_call(call);
     MESHARD_CHECK((*call.group)[call.group->self()] == rank(),
@@ -162,7 +191,8 @@ class MpiCommunicator : public Communicator {
     MESHARD_CHECK(total < INT_MAX, fmt::format("texts of {} bytes in all between ranks", total));
     std::exclusive_scan(lengths.begin(), lengths.end(), offsets.begin(), 0);
     std::string all(static_cast<size_t>(total), '\0');
-    MPI_Iallgatherv(text.data(), length, MPI_CHAR, all.data(), lengths.data(), offsets.data(), MPI_CHAR, control_.get(), &request);
+    MPI_Iallgatherv(text.data(), length, MPI_CHAR, all.data(), lengths.data(), offsets.data(), MPI_CHAR, control_.get(),
+                    &request);
     finish(request);
     board_.leave_control();
     std::vector<std::string> texts;
@@ -190,7 +220,7 @@ class MpiCommunicator : public Communicator {
   }
 
   int64_t window_bytes(const MpiOptions& options) const {
-    return Board::entry_bytes(host_.size()) + (options.shared_memory ? SharedMemory::segment_bytes(host_.size()) : 0);
+    return Board::entry_bytes(host_.size()) + (options.shared_memory ? Channel::segment_bytes(host_.size()) : 0);
   }
 
   void carry_out(const CollectiveCall& call) {
@@ -243,11 +273,11 @@ class MpiCommunicator : public Communicator {
   int size_ = 1, rank_ = 0;
   std::vector<Rank> everyone_;
   CallLog log_;
-  std::vector<CollectiveCall> queue_;   // started; those before next_ are carried out
+  std::vector<CollectiveCall> queue_;  // started; those before next_ are carried out
   size_t next_ = 0;
-  Ticket ended_ = 0;                    // calls that are carried out
-  const CollectiveCall* now_ = nullptr; // the one being carried out
-  std::string_view control_now_;        // the last control message
+  Ticket ended_ = 0;                     // calls that are carried out
+  const CollectiveCall* now_ = nullptr;  // the one being carried out
+  std::string_view control_now_;         // the last control message
   int64_t received_ = 0;
 };
 
@@ -257,7 +287,8 @@ bool mpi_available() { return true; }
 
 std::unique_ptr<Communicator> mpi_communicator(const void* comm, const MpiOptions& options) {
   if (!mpi_is_up()) throw UserError("MPI is not initialized: call MPI_Init before making a communicator");
-  return std::make_unique<MpiCommunicator>(comm != nullptr ? *static_cast<const MPI_Comm*>(comm) : MPI_COMM_WORLD, options);
+  return std::make_unique<MpiCommunicator>(comm != nullptr ? *static_cast<const MPI_Comm*>(comm) : MPI_COMM_WORLD,
+                                           options);
 }
 
 }  // namespace meshard

@@ -7,7 +7,8 @@ namespace meshard {
 bool mpi_available() { return false; }
 
 std::unique_ptr<Communicator> mpi_communicator(const void*, const MpiOptions&) {
-  throw UserError("this build of Meshard has no MPI: install Open MPI and configure again, or simulate the devices in one process");
+  throw UserError(
+      "this build of Meshard has no MPI: install Open MPI and configure again, or simulate the devices in one process");
 }
 
 }  // namespace meshard

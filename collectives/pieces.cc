@@ -68,7 +68,8 @@ void check_call(const CollectiveCall& call) {
     case Collective::slice:
       MESHARD_CHECK(false, "slice moves nothing: it is no call of a communicator");
   }
-  MESHARD_CHECK(out == 0 || call.send != nullptr, fmt::format("{}: {} elements to send from nowhere", call_text(call), out));
+  MESHARD_CHECK(out == 0 || call.send != nullptr,
+                fmt::format("{}: {} elements to send from nowhere", call_text(call), out));
   MESHARD_CHECK(in == 0 || call.receive != nullptr,
                 fmt::format("{}: {} elements to receive and no place for them", call_text(call), in));
 }
@@ -113,6 +114,28 @@ void find_pieces(const CollectiveCall& call, std::vector<Piece>& pieces) {
     case Collective::all_reduce:
     case Collective::slice:
       MESHARD_CHECK(false, fmt::format("{} has no pieces", name(call.kind)));
+  }
+}
+
+void find_blocks_to_reduce(const CollectiveCall& call, std::vector<Piece>& pieces) {
+  int p = call.group->size(), self = call.group->self();
+  int64_t size = size_bytes(call.dtype);
+  auto begin = [&](int m) { return block_begin(call.send_elements, p, m) * size; };
+  pieces.resize(static_cast<size_t>(p));
+  for (int m = 0; m < p; ++m) {
+    pieces[m] = {static_cast<const std::byte*>(call.send) + begin(m), begin(m + 1) - begin(m),
+                 static_cast<std::byte*>(call.receive) + begin(self), begin(self + 1) - begin(self)};
+  }
+}
+
+void find_blocks_to_gather(const CollectiveCall& call, std::vector<Piece>& pieces) {
+  int p = call.group->size(), self = call.group->self();
+  int64_t size = size_bytes(call.dtype);
+  std::byte* receive = static_cast<std::byte*>(call.receive);
+  auto begin = [&](int m) { return block_begin(call.send_elements, p, m) * size; };
+  pieces.resize(static_cast<size_t>(p));
+  for (int m = 0; m < p; ++m) {
+    pieces[m] = {receive + begin(self), begin(self + 1) - begin(self), receive + begin(m), begin(m + 1) - begin(m)};
   }
 }
 

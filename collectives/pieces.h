@@ -20,14 +20,20 @@ struct Piece {
   int64_t receive_bytes = 0;
 };
 
-// InternalError unless the call is complete: a group, as many counts as members, none negative, pointers where there are bytes.
+// InternalError unless the call is complete: a group, as many counts as members, none negative, pointers where there
+// are bytes.
 void check_call(const CollectiveCall& call);
 
 // One piece for each member, in group order; `pieces` is reused. Not for all_reduce, which is a reduce_scatter and an
 // all_gather of its blocks, nor for slice, which moves nothing.
 void find_pieces(const CollectiveCall& call, std::vector<Piece>& pieces);
 
-// True if every member gets the same bytes from this one (all_gather, broadcast): a backend needs one copy of them only.
+// The two halves of an all_reduce, over the blocks of the flat value: what is put together, then what is gathered.
+void find_blocks_to_reduce(const CollectiveCall& call, std::vector<Piece>& pieces);
+void find_blocks_to_gather(const CollectiveCall& call, std::vector<Piece>& pieces);
+
+// True if every member gets the same bytes from this one (all_gather, broadcast): a backend needs one copy of them
+// only.
 bool sends_one_block(Collective kind);
 
 // "all_gather f32 (block.7.down)", for messages.

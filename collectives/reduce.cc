@@ -43,11 +43,14 @@ double widen(double value) { return value; }
 float widen(float value) { return value; }
 int32_t widen(int32_t value) { return value; }
 
-// Rounds to nearest even; a NaN keeps its upper bits and stays a NaN.
+// Rounds to nearest even; a NaN keeps its upper bits and stays a NaN. Signed, and narrowed last, as vector units pack
+// words.
 Half round_half(float value) {
-  uint32_t bits = std::bit_cast<uint32_t>(value);
-  uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  return {static_cast<uint16_t>(value != value ? (bits >> 16) | 0x40 : rounded)};
+  int32_t bits = std::bit_cast<int32_t>(value);
+  int32_t rounded =
+      static_cast<int32_t>(static_cast<uint32_t>(bits) + 0x7fff + ((static_cast<uint32_t>(bits) >> 16) & 1));
+  int32_t chosen = value != value ? bits | 0x400000 : rounded;
+  return {static_cast<uint16_t>(static_cast<int16_t>(chosen >> 16))};
 }
 
 template <class Op, class T>

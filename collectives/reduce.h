@@ -1,5 +1,6 @@
-// The sum, max or min of the members' blocks, always taken in member order 0 .. p-1, so that every backend gives the same
-// bits. bf16 is put together in f32 and rounded once; i32 wraps around; a NaN wins in max and min, so that none is lost.
+// The sum, max or min of the members' blocks, always taken in member order 0 .. p-1, so that every backend gives the
+// same bits. bf16 is put together in f32 and rounded once; i32 wraps around; a NaN wins in max and min, so that none is
+// lost.
 #pragma once
 
 #include <cstdint>

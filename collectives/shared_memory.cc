@@ -10,9 +10,16 @@
 namespace meshard {
 namespace {
 
-// Slots that are filled before the first one of others is read. One less than there are, so that the slot a rank waits for
-// was always read at an earlier point of the call: then the rank that is furthest behind can always go on.
-constexpr int64_t kAhead = Channel::kSlots - 1;
+// Slots that are filled before the first one of others is read. There is one more for posts of addresses, and the slot
+// that a rank then waits for was always read at an earlier point of the call: the rank that is furthest behind can
+// always go on.
+constexpr int64_t kAhead = Channel::kSlots - 2;
+
+// A block is posted by address from here on: below, writing it to a slot costs less than the system call and waiting
+// for the readers at the end.
+constexpr int64_t kLongBlock = 32 << 10;
+// Two ranks exchange an all_reduce of at most this whole, instead of in halves.
+constexpr int64_t kShortPair = 32 << 10;
 
 // The part of a slot for each of `parts` readers; whole cache lines, so that no element is cut.
 int64_t share_bytes(int parts) { return std::max<int64_t>(Channel::kSlotBytes / std::max(parts, 1) / 64 * 64, 64); }
@@ -39,92 +46,117 @@ uint64_t signature_of(const CollectiveCall& call) {
   return hash;
 }
 
-// The same part of each rank's segment.
-std::vector<std::byte*> parts_of(const std::vector<std::byte*>& segments, int64_t offset) {
-  std::vector<std::byte*> parts = segments;
-  for (std::byte*& part : parts) part += offset;
-  return parts;
-}
-
-int64_t page_up(int64_t bytes) { return (bytes + 4095) / 4096 * 4096; }
-
-int64_t slots_begin(int ranks) { return page_up(2 * Channel::counter_bytes(ranks)); }
-
 }  // namespace
 
-int64_t SharedMemory::segment_bytes(int ranks) { return slots_begin(ranks) + 2 * Channel::slot_bytes(); }
-
-SharedMemory::SharedMemory(const Host& host, const Board& board, std::vector<std::byte*> segments, const Watchdog& watchdog)
-    : host_(host),
-      board_(board),
-      blocks_(host.self, segments, parts_of(segments, slots_begin(host.size())), watchdog),
-      results_(host.self, parts_of(segments, Channel::counter_bytes(host.size())),
-               parts_of(segments, slots_begin(host.size()) + Channel::slot_bytes()), watchdog) {}
+SharedMemory::SharedMemory(const Host& host, const Board& board, std::vector<std::byte*> segments,
+                           std::vector<int> processes, const Watchdog& watchdog)
+    : host_(host), board_(board), channel_(host.self, std::move(segments), std::move(processes), watchdog) {}
 
 int64_t SharedMemory::carry_out(const CollectiveCall& call) {
   call_ = &call;
   signature_ = signature_of(call);
-  if (call.kind == Collective::all_reduce) {
-    if (p() == 1) copy_bytes(static_cast<std::byte*>(call.receive), static_cast<const std::byte*>(call.send),
-                       call.send_elements * size_bytes(call.dtype));
-    return p() == 1 ? 0 : p() == 2 ? all_reduce_pair() : all_reduce();
-  }
+  sources_.assign(static_cast<size_t>(p()), Source{});
+  posted_addresses_ = false;
+  int64_t read = 0;
   if (call.kind == Collective::barrier) {
     barrier();
-    return 0;
+  } else if (call.kind == Collective::all_reduce) {
+    read = all_reduce();
+  } else {
+    find_pieces(call, pieces_);
+    read = call.kind == Collective::reduce_scatter ? reduce() : move(sends_one_block(call.kind));
   }
-  find_pieces(call, pieces_);
-  return call.kind == Collective::reduce_scatter ? reduce_scatter() : move(sends_one_block(call.kind));
+  // The caller may write its arrays again after this.
+  if (posted_addresses_) channel_.settle();
+  return read;
 }
 
-const std::byte* SharedMemory::fetch(Channel& channel, int member, int64_t& bytes) {
-  Channel::Arrival arrival = channel.fetch(local(member));
-  if (arrival.signature != signature_) {
-    Rank other = (*call_->group)[member];
-    throw InternalError(fmt::format("calls of {} do not match: rank {} starts {}, rank {} {}", ranks_text(call_->group->ranks()),
-                                    index((*call_->group)[self()]), call_text(*call_), index(other), board_.where(other)));
+int64_t SharedMemory::available(int member) {
+  Source& source = sources_[member];
+  if (!source.open) {
+    source = {channel_.fetch(local(member)), 0, true};
+    if (source.arrival.signature != signature_) {
+      Rank other = (*call_->group)[member];
+      throw InternalError(fmt::format("calls of {} do not match: rank {} starts {}, rank {} {}",
+                                      ranks_text(call_->group->ranks()), index((*call_->group)[self()]),
+                                      call_text(*call_), index(other), board_.where(other)));
+    }
   }
-  bytes = arrival.bytes;
-  return arrival.data;
+  return source.arrival.bytes - source.read;
+}
+
+const std::byte* SharedMemory::next(int member, int64_t bytes, std::byte* room) {
+  const Source& source = sources_[member];
+  const std::byte* data = source.arrival.data + source.read;
+  if (!source.arrival.at_address) return data;
+  channel_.read_address(local(member), data, room, bytes);
+  return room;
+}
+
+void SharedMemory::advance(int member, int64_t bytes) {
+  Source& source = sources_[member];
+  source.read += bytes;
+  if (source.read < source.arrival.bytes) return;
+  source.open = false;
+  channel_.acknowledge(local(member));
+}
+
+bool SharedMemory::by_address(const Piece& piece) const {
+  return channel_.reads_addresses() && piece.send_bytes >= kLongBlock;
+}
+
+void SharedMemory::post_addresses() {
+  bool open = false;
+  for (int i = 1; i < p(); ++i) {
+    int m = (self() + i) % p();
+    if (!by_address(pieces_[m])) continue;
+    if (!open) channel_.open_slot();
+    open = posted_addresses_ = true;
+    channel_.post_address(local(m), pieces_[m].send, pieces_[m].send_bytes, signature_);
+  }
 }
 
 void SharedMemory::barrier() {
-  blocks_.open_slot();
+  channel_.open_slot();
   for (int m = 0; m < p(); ++m) {
-    if (m != self()) blocks_.post(local(m), 0, 0, signature_);
+    if (m != self()) channel_.post(local(m), 0, 0, signature_);
   }
   for (int m = 0; m < p(); ++m) {
     if (m == self()) continue;
-    int64_t bytes = 0;
-    fetch(blocks_, m, bytes);
-    blocks_.acknowledge(local(m));
+    available(m);
+    advance(m, 0);
   }
 }
 
+// Each round fills a slot with the next share for each reader, then takes the next post of each member that still
+// sends.
 int64_t SharedMemory::move(bool one_block) {
-  int64_t longest = 0, read = 0;
-  int readers = 0, left = 0;  // members that still send
+  int64_t longest = 0, read = 0, posted = 0;
+  int readers = 0, left = 0;  // of slots; members that still send
   arrived_.assign(static_cast<size_t>(p()), 0);
   for (int m = 0; m < p(); ++m) {
     if (m == self()) continue;
-    longest = std::max(longest, pieces_[m].send_bytes);
-    readers += pieces_[m].send_bytes > 0;
     left += pieces_[m].receive_bytes > 0;
+    if (pieces_[m].send_bytes == 0 || by_address(pieces_[m])) continue;
+    longest = std::max(longest, pieces_[m].send_bytes);
+    ++readers;
   }
-  int64_t share = share_bytes(one_block ? 1 : readers), rounds = ceil_div(longest, share), posted = 0;
+  int64_t share = share_bytes(one_block ? 1 : readers), rounds = ceil_div(longest, share);
   auto post_round = [&] {
-    std::byte* slot = blocks_.open_slot();
+    std::byte* slot = channel_.open_slot();
     int64_t begin = share * posted++, offset = 0;
     bool written = false;
     for (int i = 1; i < p(); ++i) {
       int m = (self() + i) % p();
       int64_t bytes = std::min(share, pieces_[m].send_bytes - begin);
-      if (bytes <= 0) continue;
+      if (bytes <= 0 || by_address(pieces_[m])) continue;
       if (!written) copy_bytes(slot + offset, pieces_[m].send + begin, bytes);
-      blocks_.post(local(m), offset, bytes, signature_);
-      if (one_block) written = true; else offset += share;
+      channel_.post(local(m), offset, bytes, signature_);
+      written = one_block;
+      if (!one_block) offset += share;
     }
   };
+  post_addresses();
   while (posted < std::min(rounds, kAhead)) post_round();
   copy_bytes(pieces_[self()].receive, pieces_[self()].send, pieces_[self()].receive_bytes);
   while (posted < rounds || left > 0) {
@@ -132,138 +164,92 @@ int64_t SharedMemory::move(bool one_block) {
     for (int i = 1; i < p(); ++i) {
       int m = (self() + p() - i) % p();
       const Piece& piece = pieces_[m];
-      int64_t& arrived = arrived_[m];
-      if (arrived == piece.receive_bytes) continue;
-      int64_t bytes = 0;
-      const std::byte* data = fetch(blocks_, m, bytes);
-      MESHARD_CHECK(bytes <= piece.receive_bytes - arrived,
+      if (arrived_[m] == piece.receive_bytes) continue;
+      int64_t bytes = available(m);
+      MESHARD_CHECK(bytes <= piece.receive_bytes - arrived_[m],
                     fmt::format("{}: rank {} sends more than {} bytes", call_text(*call_), index((*call_->group)[m]),
                                 piece.receive_bytes));
-      copy_bytes(piece.receive + arrived, data, bytes);
-      blocks_.acknowledge(local(m));
-      arrived += bytes;
+      std::byte* to = piece.receive + arrived_[m];
+      copy_bytes(to, next(m, bytes, to), bytes);
+      advance(m, bytes);
+      arrived_[m] += bytes;
       read += bytes;
-      left -= arrived == piece.receive_bytes;
+      left -= arrived_[m] == piece.receive_bytes;
     }
   }
   return read;
 }
 
-void SharedMemory::reduce_arrivals(std::byte* out, const std::byte* own, int64_t bytes) {
-  parts_.resize(static_cast<size_t>(p()));
+// Each round fills a slot with the next share of each member's block, then puts together the same share of the own one.
+int64_t SharedMemory::reduce() {
+  const Piece& own = pieces_[self()];
+  int64_t longest = 0, posted = 0, done = 0;
   for (int m = 0; m < p(); ++m) {
-    int64_t arrived = bytes;
-    parts_[m] = m == self() ? own : fetch(blocks_, m, arrived);
-    MESHARD_CHECK(arrived == bytes, fmt::format("{}: {} bytes from rank {} where {} were expected", call_text(*call_), arrived,
-                                                index((*call_->group)[m]), bytes));
+    if (m != self() && !by_address(pieces_[m])) longest = std::max(longest, pieces_[m].send_bytes);
   }
-  reduce_blocks(call_->reduction, call_->dtype, out, parts_, bytes / size_bytes(call_->dtype));
-  for (int m = 0; m < p(); ++m) {
-    if (m != self()) blocks_.acknowledge(local(m));
-  }
-}
-
-int64_t SharedMemory::reduce_scatter() {
-  int64_t longest = 0, own = pieces_[self()].receive_bytes;
-  for (const Piece& piece : pieces_) longest = std::max(longest, piece.send_bytes);
-  int64_t share = share_bytes(p() - 1), rounds = ceil_div(longest, share), posted = 0;
+  int64_t share = share_bytes(p() - 1), rounds = ceil_div(longest, share);
   auto post_round = [&] {
-    std::byte* slot = blocks_.open_slot();
+    std::byte* slot = channel_.open_slot();
     int64_t begin = share * posted++, offset = 0;
     for (int i = 1; i < p(); ++i) {
       int m = (self() + i) % p();
       int64_t bytes = std::min(share, pieces_[m].send_bytes - begin);
-      if (bytes <= 0) continue;
+      if (bytes <= 0 || by_address(pieces_[m])) continue;
       copy_bytes(slot + offset, pieces_[m].send + begin, bytes);
-      blocks_.post(local(m), offset, bytes, signature_);
+      channel_.post(local(m), offset, bytes, signature_);
       offset += share;
     }
   };
-  if (p() == 1) {
-    copy_bytes(pieces_[0].receive, pieces_[0].send, own);
-    return 0;
-  }
+  parts_.resize(static_cast<size_t>(p()));
+  size_t room = static_cast<size_t>(share) * static_cast<size_t>(p());
+  if (rooms_.size() < room && channel_.reads_addresses()) rooms_.resize(room);
+  post_addresses();
   while (posted < std::min(rounds, kAhead)) post_round();
-  for (int64_t round = 0; round < rounds; ++round) {
+  for (int64_t round = 0; posted < rounds || done < own.receive_bytes; ++round) {
     if (posted < rounds) post_round();
-    int64_t begin = round * share;
-    if (begin < own) {
-      reduce_arrivals(pieces_[self()].receive + begin, pieces_[self()].send + begin, std::min(share, own - begin));
+    int64_t end = std::min(own.receive_bytes, (round + 1) * share);
+    while (done < end) {
+      int64_t bytes = end - done;
+      for (int m = 0; m < p(); ++m) {
+        if (m != self()) bytes = std::min(bytes, available(m));
+      }
+      for (int m = 0; m < p(); ++m) {
+        parts_[m] = m == self() ? own.send + done : next(m, bytes, rooms_.data() + m * share);
+      }
+      reduce_blocks(call_->reduction, call_->dtype, own.receive + done, parts_, bytes / size_bytes(call_->dtype));
+      for (int m = 0; m < p(); ++m) {
+        if (m != self()) advance(m, bytes);
+      }
+      done += bytes;
     }
   }
-  return (p() - 1) * own;
+  return (p() - 1) * own.receive_bytes;
+}
+
+// In place, a member's block i is overwritten only when the result of block i has been posted, and so when it has been
+// read.
+int64_t SharedMemory::all_reduce() {
+  int64_t bytes = call_->send_elements * size_bytes(call_->dtype);
+  if (p() == 2 && bytes > 0 && bytes <= kShortPair) return all_reduce_pair(bytes);
+  find_blocks_to_reduce(*call_, pieces_);
+  int64_t read = reduce();
+  find_blocks_to_gather(*call_, pieces_);
+  return read + move(true);
 }
 
 // Two members: each reads all of the other's value, which is as many bytes as scattering and gathering, in one round.
-int64_t SharedMemory::all_reduce_pair() {
-  const std::byte* send = static_cast<const std::byte*>(call_->send);
-  int64_t n = call_->send_elements * size_bytes(call_->dtype), share = Channel::kSlotBytes;
-  int64_t rounds = ceil_div(n, share), posted = 0;
-  int other = local(1 - self());
-  auto post_round = [&] {
-    int64_t begin = share * posted++, bytes = std::min(share, n - begin);
-    copy_bytes(blocks_.open_slot(), send + begin, bytes);
-    blocks_.post(other, 0, bytes, signature_);
-  };
-  while (posted < std::min(rounds, kAhead)) post_round();
-  for (int64_t round = 0; round < rounds; ++round) {
-    if (posted < rounds) post_round();
-    int64_t begin = round * share;
-    reduce_arrivals(static_cast<std::byte*>(call_->receive) + begin, send + begin, std::min(share, n - begin));
-  }
-  return n;
-}
-
-// The value goes through in stretches of `p` shares; each stretch is cut into blocks as the whole value would be. Since all
-// stretches but the last divide by p, the sizes add up to those of the whole value's blocks.
-int64_t SharedMemory::all_reduce() {
-  const std::byte* send = static_cast<const std::byte*>(call_->send);
-  std::byte* receive = static_cast<std::byte*>(call_->receive);
-  int64_t size = size_bytes(call_->dtype), share = share_bytes(p() - 1) / size;  // elements
-  int64_t n = call_->send_elements, rounds = ceil_div(n, share * p()), posted = 0, read = 0;
-  auto begin_of = [&](int64_t round, int m) {  // bytes
-    int64_t begin = round * share * p();
-    return (begin + block_begin(std::min(share * p(), n - begin), p(), m)) * size;
-  };
-  auto post_round = [&] {
-    std::byte* slot = blocks_.open_slot();
-    int64_t offset = 0;
-    for (int i = 1; i < p(); ++i) {
-      int m = (self() + i) % p();
-      int64_t begin = begin_of(posted, m), bytes = begin_of(posted, m + 1) - begin;
-      if (bytes == 0) continue;
-      copy_bytes(slot + offset, send + begin, bytes);
-      blocks_.post(local(m), offset, bytes, signature_);
-      offset += share * size;
-    }
-    ++posted;
-  };
-  auto gather_round = [&](int64_t round) {
-    for (int i = 1; i < p(); ++i) {
-      int m = (self() + p() - i) % p();
-      int64_t begin = begin_of(round, m), bytes = begin_of(round, m + 1) - begin;
-      if (bytes == 0) continue;
-      copy_bytes(receive + begin, fetch(results_, m, bytes), bytes);
-      results_.acknowledge(local(m));
-      read += bytes;
-    }
-  };
-  while (posted < std::min(rounds, kAhead)) post_round();
-  for (int64_t round = 0; round < rounds; ++round) {
-    if (posted < rounds) post_round();
-    int64_t begin = begin_of(round, self()), bytes = begin_of(round, self() + 1) - begin;
-    if (bytes > 0) {
-      reduce_arrivals(receive + begin, send + begin, bytes);
-      read += (p() - 1) * bytes;
-      copy_bytes(results_.open_slot(), receive + begin, bytes);
-      for (int m = 0; m < p(); ++m) {
-        if (m != self()) results_.post(local(m), 0, bytes, signature_);
-      }
-    }
-    if (round > 0) gather_round(round - 1);
-  }
-  if (rounds > 0) gather_round(rounds - 1);
-  return read;
+int64_t SharedMemory::all_reduce_pair(int64_t bytes) {
+  int other = 1 - self();
+  const std::byte* own = static_cast<const std::byte*>(call_->send);
+  copy_bytes(channel_.open_slot(), own, bytes);
+  channel_.post(local(other), 0, bytes, signature_);
+  MESHARD_CHECK(available(other) == bytes, "the other rank's value has another size");
+  parts_.resize(2);
+  parts_[self()] = own;
+  parts_[other] = next(other, bytes, nullptr);
+  reduce_blocks(call_->reduction, call_->dtype, call_->receive, parts_, call_->send_elements);
+  advance(other, bytes);
+  return bytes;
 }
 
 }  // namespace meshard

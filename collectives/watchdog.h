@@ -1,8 +1,8 @@
-// Board and Watchdog: what the ranks of one host show each other about where they are, in shared memory, and the waiting
-// loop that turns a hang into a message made from it:
+// Board and Watchdog: what the ranks of one host show each other about where they are, in shared memory, and the
+// waiting loop that turns a hang into a message made from it:
 //
-//   rank 3: all_gather f32 (block.7.down) over ranks 0, 1, 2 and 3, call 1204, waited 60 s; ranks 0 and 2 are there, rank 1 is at
-//   call 1203 (all_reduce, block.6.up)
+//   rank 3: all_gather f32 (block.7.down) over ranks 0, 1, 2 and 3, call 1204, waited 60 s; ranks 0 and 2 are there,
+//   rank 1 is at call 1203 (all_reduce, block.6.up)
 #pragma once
 
 #include <atomic>
@@ -43,7 +43,8 @@ class Board {
   void enter_control(std::string_view what);  // gather_text, barrier
   void leave_control() { leave(); }
 
-  // Who of the group's ranks has come to the call that this rank is in, where the others are, and of which nothing is known.
+  // Who of the group's ranks has come to the call that this rank is in, where the others are, and of which nothing is
+  // known.
   std::string news(std::span<const Rank> ranks) const;
   std::string where(Rank rank) const;  // "is at call 7 (all_reduce, h)"
 

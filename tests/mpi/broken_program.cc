@@ -21,7 +21,11 @@ int main(int argc, char** argv) {
   Mesh mesh = Mesh::parse("model=" + std::to_string(size));
   Group group(mesh, mesh.all(), static_cast<Rank>(rank));
   std::vector<float> x(100, 1.0f);
-  CollectiveCall up = {.kind = Collective::all_reduce, .group = &group, .send = x.data(), .receive = x.data(), .send_elements = 100,
+  CollectiveCall up = {.kind = Collective::all_reduce,
+                       .group = &group,
+                       .send = x.data(),
+                       .receive = x.data(),
+                       .send_elements = 100,
                        .label = "block.7.up"};
   CollectiveCall down = up;
   down.label = "block.7.down";

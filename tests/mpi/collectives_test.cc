@@ -28,14 +28,15 @@ struct World {
   }
 };
 
-std::unique_ptr<Communicator> make_communicator(bool shared_memory) {
-  return mpi_communicator(nullptr, {.shared_memory = shared_memory, .timeout_seconds = 30});
-}
+// The ways a call may travel: blocks read from the other process, through shared memory, and as messages.
+constexpr MpiOptions kWays[] = {{.timeout_seconds = 30},
+                                {.read_processes = false, .timeout_seconds = 30},
+                                {.shared_memory = false, .timeout_seconds = 30}};
 
-void run_and_check(Communicator& comm, const Mesh& mesh, AtomSet over, Collective kind, Reduction reduction, Dtype dtype, int64_t n,
-                   bool lopsided, bool in_place) {
-  INFO(mesh.str() << ", " << over.size() << " atoms, " << name(kind) << " " << name(reduction) << " " << name(dtype) << ", " << n
-                  << " elements" << (lopsided ? ", lopsided" : "") << (in_place ? ", in place" : ""));
+void run_and_check(Communicator& comm, const Mesh& mesh, AtomSet over, Collective kind, Reduction reduction,
+                   Dtype dtype, int64_t n, bool lopsided, bool in_place) {
+  INFO(mesh.str() << ", " << over.size() << " atoms, " << name(kind) << " " << name(reduction) << " " << name(dtype)
+                  << ", " << n << " elements" << (lopsided ? ", lopsided" : "") << (in_place ? ", in place" : ""));
   auto t = testing::make_call(mesh, over, comm.rank(), kind, reduction, dtype, n, lopsided, in_place);
   int64_t before = comm.received_bytes();
   comm.run(t->call);
@@ -45,8 +46,8 @@ void run_and_check(Communicator& comm, const Mesh& mesh, AtomSet over, Collectiv
 
 TEST_CASE("every kind, dtype and group gives the plain result and moves the billed bytes") {
   World world;
-  for (bool shared_memory : {true, false}) {
-    auto comm = make_communicator(shared_memory);
+  for (const MpiOptions& way : kWays) {
+    auto comm = mpi_communicator(nullptr, way);
     REQUIRE(comm->size() == world.size);
     REQUIRE(comm->rank() == world.self());
     CHECK(comm->kind() == "mpi");
@@ -69,13 +70,13 @@ TEST_CASE("every kind, dtype and group gives the plain result and moves the bill
 
 TEST_CASE("payloads of many slots") {
   World world;
-  for (bool shared_memory : {true, false}) {
-    auto comm = make_communicator(shared_memory);
+  for (const MpiOptions& way : kWays) {
+    auto comm = mpi_communicator(nullptr, way);
     for (const Mesh& mesh : world.meshes()) {
       for (AtomSet over : testing::axis_sets(mesh)) {
         for (Collective kind : testing::kCallKinds) {
-          // One slot is 65536 f32: around it, and far beyond all slots.
-          for (int64_t n : {65535, 65537, 131072, 1234567}) {
+          // Around a block that is posted by its address, a slot, and far beyond all slots.
+          for (int64_t n : {8191, 8193, 32768, 98305, 131072, 1234567}) {
             run_and_check(*comm, mesh, over, kind, Reduction::sum, Dtype::f32, n, n % 2 == 0, false);
           }
           run_and_check(*comm, mesh, over, kind, Reduction::sum, Dtype::bf16, 777777, true, false);
@@ -88,8 +89,8 @@ TEST_CASE("payloads of many slots") {
 
 TEST_CASE("max and min, and all_reduce in place") {
   World world;
-  for (bool shared_memory : {true, false}) {
-    auto comm = make_communicator(shared_memory);
+  for (const MpiOptions& way : kWays) {
+    auto comm = mpi_communicator(nullptr, way);
     for (const Mesh& mesh : world.meshes()) {
       for (Dtype dtype : testing::kDtypes) {
         for (Reduction reduction : testing::kReductionKinds) {
@@ -104,8 +105,8 @@ TEST_CASE("max and min, and all_reduce in place") {
 
 TEST_CASE("several calls at once, waited for in another order, over groups that overlap") {
   World world;
-  for (bool shared_memory : {true, false}) {
-    auto comm = make_communicator(shared_memory);
+  for (const MpiOptions& way : kWays) {
+    auto comm = mpi_communicator(nullptr, way);
     for (const Mesh& mesh : world.meshes()) {
       std::vector<AtomSet> sets = testing::axis_sets(mesh);
       std::mt19937 random(7);  // the same program on every rank
@@ -131,7 +132,7 @@ TEST_CASE("several calls at once, waited for in another order, over groups that 
   }
 }
 
-TEST_CASE("both ways and lockstep give the same bits") {
+TEST_CASE("all ways and lockstep give the same bits") {
   World world;
   Mesh mesh = world.meshes().back();
   int64_t n = 5001;
@@ -147,13 +148,19 @@ TEST_CASE("both ways and lockstep give the same bits") {
   std::vector<Group> groups;
   for (int r = 0; r < world.size; ++r) groups.emplace_back(mesh, mesh.all(), static_cast<Rank>(r));
   for (int r = 0; r < world.size; ++r) {
-    lockstep[r]->start({.kind = Collective::all_reduce, .group = &groups[r], .send = in[r].data(), .receive = expected[r].data(),
+    lockstep[r]->start({.kind = Collective::all_reduce,
+                        .group = &groups[r],
+                        .send = in[r].data(),
+                        .receive = expected[r].data(),
                         .send_elements = n});
   }
-  for (bool shared_memory : {true, false}) {
-    auto comm = make_communicator(shared_memory);
+  for (const MpiOptions& way : kWays) {
+    auto comm = mpi_communicator(nullptr, way);
     std::vector<float> result = in[world.rank];
-    comm->run({.kind = Collective::all_reduce, .group = &groups[world.rank], .send = result.data(), .receive = result.data(),
+    comm->run({.kind = Collective::all_reduce,
+               .group = &groups[world.rank],
+               .send = result.data(),
+               .receive = result.data(),
                .send_elements = n});
     CHECK(std::memcmp(result.data(), expected[world.rank].data(), static_cast<size_t>(n) * 4) == 0);
   }
@@ -161,7 +168,7 @@ TEST_CASE("both ways and lockstep give the same bits") {
 
 TEST_CASE("texts travel to all ranks, and disagreement is one error on all of them") {
   World world;
-  auto comm = make_communicator(true);
+  auto comm = mpi_communicator(nullptr, kWays[0]);
   auto message = [&](auto action) -> std::string {
     try {
       action();
@@ -180,10 +187,12 @@ TEST_CASE("texts travel to all ranks, and disagreement is one error on all of th
   int last = world.size - 1;
   std::string error = message([&] { agree(*comm, world.rank == last ? "cannot open tokens.bin" : ""); });
   CHECK(error == "rank " + std::to_string(last) + ": cannot open tokens.bin");
-  std::string plan = message([&] { agree_on_text(*comm, "plan", world.rank == 1 ? "mesh a=2\nx [-]\n" : "mesh a=2\nx [a]\n"); });
+  std::string plan =
+      message([&] { agree_on_text(*comm, "plan", world.rank == 1 ? "mesh a=2\nx [-]\n" : "mesh a=2\nx [a]\n"); });
   std::string who = world.size == 2 ? "rank 0 has" : world.size == 3 ? "ranks 0 and 2 have" : "ranks 0, 2 and 3 have";
   if (world.size <= 4) {
-    CHECK(plan == who + " another plan than rank 1: first difference at line 2: rank 0 has \"x [a]\", rank 1 has \"x [-]\"");
+    CHECK(plan ==
+          who + " another plan than rank 1: first difference at line 2: rank 0 has \"x [a]\", rank 1 has \"x [-]\"");
   }
 }
 
@@ -203,7 +212,7 @@ TEST_CASE("the caller's communicator may be a part of the world, in another orde
 
 TEST_CASE("a call with the group of another rank is refused before anything is sent") {
   World world;
-  auto comm = make_communicator(true);
+  auto comm = mpi_communicator(nullptr, kWays[0]);
   Mesh mesh = world.meshes()[0];
   Group group(mesh, mesh.all(), static_cast<Rank>((world.rank + 1) % world.size));
   if (world.size > 1) CHECK_THROWS_AS(comm->start({.kind = Collective::barrier, .group = &group}), InternalError);

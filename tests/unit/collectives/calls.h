@@ -1,5 +1,5 @@
-// Calls with known results, for the tests of every backend. Values are small whole numbers, exact in all dtypes and in all
-// sums, so results are compared for equality; what order sums are made in has a test of its own.
+// Calls with known results, for the tests of every backend. Values are small whole numbers, exact in all dtypes and in
+// all sums, so results are compared for equality; what order sums are made in has a test of its own.
 #pragma once
 
 #include <catch2/catch.hpp>
@@ -20,36 +20,53 @@ inline constexpr Collective kCallKinds[] = {Collective::all_gather, Collective::
 
 inline void store(Dtype dtype, void* data, int64_t e, double value) {
   switch (dtype) {
-    case Dtype::f64: static_cast<double*>(data)[e] = value; break;
-    case Dtype::f32: static_cast<float*>(data)[e] = static_cast<float>(value); break;
-    case Dtype::bf16: static_cast<bfloat16*>(data)[e] = bfloat16(static_cast<float>(value)); break;
-    case Dtype::i32: static_cast<int32_t*>(data)[e] = static_cast<int32_t>(value); break;
+    case Dtype::f64:
+      static_cast<double*>(data)[e] = value;
+      break;
+    case Dtype::f32:
+      static_cast<float*>(data)[e] = static_cast<float>(value);
+      break;
+    case Dtype::bf16:
+      static_cast<bfloat16*>(data)[e] = bfloat16(static_cast<float>(value));
+      break;
+    case Dtype::i32:
+      static_cast<int32_t*>(data)[e] = static_cast<int32_t>(value);
+      break;
   }
 }
 
 inline double load(Dtype dtype, const void* data, int64_t e) {
   switch (dtype) {
-    case Dtype::f64: return static_cast<const double*>(data)[e];
-    case Dtype::f32: return static_cast<const float*>(data)[e];
-    case Dtype::bf16: return static_cast<float>(static_cast<const bfloat16*>(data)[e]);
-    case Dtype::i32: return static_cast<const int32_t*>(data)[e];
+    case Dtype::f64:
+      return static_cast<const double*>(data)[e];
+    case Dtype::f32:
+      return static_cast<const float*>(data)[e];
+    case Dtype::bf16:
+      return static_cast<float>(static_cast<const bfloat16*>(data)[e]);
+    case Dtype::i32:
+      return static_cast<const int32_t*>(data)[e];
   }
   return 0;
 }
 
 // Element e of what `rank` sends.
-inline double value_of(Rank rank, int64_t e) { return static_cast<double>((index(rank) * 7 + e * 3 + e / 11) % 13 - 6); }
+inline double value_of(Rank rank, int64_t e) {
+  return static_cast<double>((index(rank) * 7 + e * 3 + e / 11) % 13 - 6);
+}
 
 inline double reduced(Reduction reduction, const Group& group, int64_t e) {
   double result = value_of(group[0], e);
   for (int m = 1; m < group.size(); ++m) {
     double v = value_of(group[m], e);
-    result = reduction == Reduction::sum ? result + v : reduction == Reduction::max ? std::max(result, v) : std::min(result, v);
+    result = reduction == Reduction::sum   ? result + v
+             : reduction == Reduction::max ? std::max(result, v)
+                                           : std::min(result, v);
   }
   return result;
 }
 
-// One rank's part of a call: arrays, the call, and what `receive` must hold after it. It lies still: the call points into it.
+// One rank's part of a call: arrays, the call, and what `receive` must hold after it. It lies still: the call points
+// into it.
 struct TestCall {
   Group group;
   std::vector<int64_t> counts, send_counts;
@@ -70,8 +87,9 @@ inline int64_t exchanged(Collective kind, int p, int from, int to, int64_t n) {
 }
 
 // `n` elements in all; `lopsided` gives all but one of them to the last member instead of even blocks.
-inline std::unique_ptr<TestCall> make_call(const Mesh& mesh, AtomSet over, Rank rank, Collective kind, Reduction reduction,
-                                           Dtype dtype, int64_t n, bool lopsided = false, bool in_place = false) {
+inline std::unique_ptr<TestCall> make_call(const Mesh& mesh, AtomSet over, Rank rank, Collective kind,
+                                           Reduction reduction, Dtype dtype, int64_t n, bool lopsided = false,
+                                           bool in_place = false) {
   auto t = std::make_unique<TestCall>();
   t->group = Group(mesh, over, rank);
   const Group& group = t->group;
@@ -146,8 +164,9 @@ inline std::string check_result(const TestCall& t) {
     double got = load(t.call.dtype, t.receive.data(), static_cast<int64_t>(e));
     if (got != t.expected[e]) {
       return "rank " + std::to_string(index(t.group[t.group.self()])) + ", " + std::string(name(t.call.kind)) + " " +
-             std::string(name(t.call.dtype)) + ", element " + std::to_string(e) + " of " + std::to_string(t.expected.size()) +
-             ": " + std::to_string(got) + " where " + std::to_string(t.expected[e]) + " was expected";
+             std::string(name(t.call.dtype)) + ", element " + std::to_string(e) + " of " +
+             std::to_string(t.expected.size()) + ": " + std::to_string(got) + " where " +
+             std::to_string(t.expected[e]) + " was expected";
     }
   }
   for (size_t b = t.receive.size() - kGuard; b < t.receive.size(); ++b) {

@@ -1,11 +1,10 @@
 #include "meshard/collectives/communicator.h"
 
+#include <catch2/catch.hpp>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <random>
-
-#include <catch2/catch.hpp>
 
 #include "meshard/collectives/lockstep.h"
 #include "meshard/collectives/reduce.h"
@@ -90,12 +89,14 @@ TEST_CASE("agree_on_text names the ranks and the first line that differs") {
     agree_on_text(same, "plan", "x");
   }
   CHECK(plan_difference({"mesh a=2\nx [a]\n", "mesh a=2\nx [-]\n", "mesh a=2\nx [a]\n"}) ==
-        "ranks 0 and 2 have another plan than rank 1: first difference at line 2: rank 0 has \"x [a]\", rank 1 has \"x [-]\"");
+        "ranks 0 and 2 have another plan than rank 1: first difference at line 2: rank 0 has \"x [a]\", rank 1 has \"x "
+        "[-]\"");
   CHECK(plan_difference({"one\ntwo\nthree\n", "one\ntwo\n"}) ==
         "rank 0 has another plan than rank 1: first difference at line 3: rank 0 has \"three\", rank 1 ends before it");
   CHECK(plan_difference({"", "one"}) ==
         "rank 0 has another plan than rank 1: first difference at line 1: rank 0 ends before it, rank 1 has \"one\"");
-  CHECK(plan_difference({"one\n", "one"}) == "rank 0 has another plan than rank 1: only one of them ends with a newline");
+  CHECK(plan_difference({"one\n", "one"}) ==
+        "rank 0 has another plan than rank 1: only one of them ends with a newline");
   CHECK_THAT(plan_difference({"a", "b", "c", "a"}), Catch::Contains("ranks 0 and 3 have another plan than rank 1") &&
                                                         Catch::Contains("rank 2 has yet another plan"));
 }
@@ -117,7 +118,10 @@ TEST_CASE("the log keeps the last calls") {
   Group group(mesh, mesh.all(), Rank{0});
   std::string long_label(100, 'x');
   for (int64_t i = 0; i < 6; ++i) {
-    CHECK(log.begin({.kind = Collective::all_reduce, .group = &group, .send_elements = i, .label = i == 5 ? long_label : "h"}) == i);
+    CHECK(log.begin({.kind = Collective::all_reduce,
+                     .group = &group,
+                     .send_elements = i,
+                     .label = i == 5 ? long_label : "h"}) == i);
   }
   log.end(4);
   log.end(1);  // no longer in the ring: nothing happens

@@ -10,13 +10,14 @@ namespace {
 using testing::TestCall;
 
 // Runs one call on all devices, started in the order of the ranks or in the opposite one.
-void run_everywhere(const Mesh& mesh, AtomSet over, Collective kind, Reduction reduction, Dtype dtype, int64_t n, bool lopsided,
-                    bool in_place, bool backwards) {
+void run_everywhere(const Mesh& mesh, AtomSet over, Collective kind, Reduction reduction, Dtype dtype, int64_t n,
+                    bool lopsided, bool in_place, bool backwards) {
   int size = static_cast<int>(mesh.size());
   auto comms = lockstep_communicators(size);
   std::vector<std::unique_ptr<TestCall>> calls;
   for (int r = 0; r < size; ++r) {
-    calls.push_back(testing::make_call(mesh, over, static_cast<Rank>(r), kind, reduction, dtype, n, lopsided, in_place));
+    calls.push_back(
+        testing::make_call(mesh, over, static_cast<Rank>(r), kind, reduction, dtype, n, lopsided, in_place));
   }
   std::vector<Ticket> tickets(static_cast<size_t>(size));
   for (int i = 0; i < size; ++i) {
@@ -40,8 +41,8 @@ TEST_CASE("lockstep: every kind, dtype and group gives the plain result and move
         for (Dtype dtype : testing::kDtypes) {
           for (int64_t n : {0, 1, 5, 29}) {
             for (bool lopsided : {false, true}) {
-              INFO(text << ", " << over.size() << " atoms, " << name(kind) << " " << name(dtype) << ", " << n << " elements"
-                        << (lopsided ? ", lopsided" : ""));
+              INFO(text << ", " << over.size() << " atoms, " << name(kind) << " " << name(dtype) << ", " << n
+                        << " elements" << (lopsided ? ", lopsided" : ""));
               run_everywhere(mesh, over, kind, Reduction::sum, dtype, n, lopsided, false, lopsided);
             }
           }
@@ -73,8 +74,8 @@ TEST_CASE("lockstep: several calls at once, waited for in any order, over groups
   // Each device starts all of its calls before the next device starts its first.
   for (int r = 0; r < 4; ++r) {
     for (size_t i = 0; i < 12; ++i) {
-      calls[r].push_back(testing::make_call(mesh, sets[1 + i % 3], static_cast<Rank>(r), testing::kCallKinds[i % 8], Reduction::sum,
-                                            Dtype::f32, static_cast<int64_t>(i)));
+      calls[r].push_back(testing::make_call(mesh, sets[1 + i % 3], static_cast<Rank>(r), testing::kCallKinds[i % 8],
+                                            Reduction::sum, Dtype::f32, static_cast<int64_t>(i)));
       tickets[r].push_back(comms[r]->start(calls[r].back()->call));
     }
   }
@@ -107,15 +108,18 @@ TEST_CASE("lockstep: waiting for a call that others have not started names them"
   auto comms = lockstep_communicators(4);
   std::vector<std::unique_ptr<TestCall>> calls;
   for (int r = 0; r < 4; ++r) {
-    calls.push_back(testing::make_call(mesh, mesh.all(), static_cast<Rank>(r), Collective::all_gather, Reduction::sum, Dtype::f32, 8));
+    calls.push_back(testing::make_call(mesh, mesh.all(), static_cast<Rank>(r), Collective::all_gather, Reduction::sum,
+                                       Dtype::f32, 8));
   }
   Ticket ticket = comms[2]->start(calls[2]->call);
   comms[0]->start(calls[0]->call);
   CHECK(message_of([&] { comms[2]->wait(ticket); }) ==
-        "rank 2 waits for all_gather f32 (all_gather.value), call 0 over ranks 0, 1, 2 and 3, which ranks 1 and 3 have not started");
+        "rank 2 waits for all_gather f32 (all_gather.value), call 0 over ranks 0, 1, 2 and 3, which ranks 1 and 3 have "
+        "not started");
   comms[3]->start(calls[3]->call);
   CHECK(message_of([&] { comms[2]->wait(ticket); }) ==
-        "rank 2 waits for all_gather f32 (all_gather.value), call 0 over ranks 0, 1, 2 and 3, which rank 1 has not started");
+        "rank 2 waits for all_gather f32 (all_gather.value), call 0 over ranks 0, 1, 2 and 3, which rank 1 has not "
+        "started");
   comms[1]->start(calls[1]->call);
   comms[2]->wait(ticket);
   CHECK(testing::check_result(*calls[2]) == "");
@@ -157,14 +161,22 @@ TEST_CASE("a call that is not complete is refused") {
   Group group(mesh, mesh.all(), Rank{0});
   float data[4] = {};
   std::vector<int64_t> one = {2}, two = {2, 2}, negative = {3, -1};
-  CHECK_THAT(message_of([&] { comms[0]->start({.kind = Collective::barrier}); }), Catch::Contains("a collective call without a group"));
-  CHECK_THAT(message_of([&] { comms[0]->start({.kind = Collective::all_gather, .group = &group, .counts = one, .label = "x"}); }),
+  CHECK_THAT(message_of([&] { comms[0]->start({.kind = Collective::barrier}); }),
+             Catch::Contains("a collective call without a group"));
+  CHECK_THAT(message_of([&] {
+               comms[0]->start({.kind = Collective::all_gather, .group = &group, .counts = one, .label = "x"});
+             }),
              Catch::Contains("all_gather f32 (x): 1 counts for a group of 2"));
-  CHECK_THAT(message_of([&] { comms[0]->start({.kind = Collective::all_gather, .group = &group, .counts = negative, .label = "x"}); }),
+  CHECK_THAT(message_of([&] {
+               comms[0]->start({.kind = Collective::all_gather, .group = &group, .counts = negative, .label = "x"});
+             }),
              Catch::Contains("all_gather f32 (x): counts has -1"));
-  CHECK_THAT(message_of([&] { comms[0]->start({.kind = Collective::all_gather, .group = &group, .send = data, .counts = two}); }),
+  CHECK_THAT(message_of([&] {
+               comms[0]->start({.kind = Collective::all_gather, .group = &group, .send = data, .counts = two});
+             }),
              Catch::Contains("all_gather f32: 4 elements to receive and no place for them"));
-  CHECK_THAT(message_of([&] { comms[0]->start({.kind = Collective::slice, .group = &group}); }), Catch::Contains("slice moves nothing"));
+  CHECK_THAT(message_of([&] { comms[0]->start({.kind = Collective::slice, .group = &group}); }),
+             Catch::Contains("slice moves nothing"));
   CHECK_THAT(message_of([&] { comms[1]->start({.kind = Collective::barrier, .group = &group}); }),
              Catch::Contains("rank 1 starts barrier with the group of rank 0"));
 }
