@@ -138,9 +138,10 @@ int run_train(Job& job, std::span<const std::string> words) {
     o.sample = args.integer("sample", 0);
     o.compare = args.integer("compare", 0);
     o.validate = args.integer("validate", 8);
-    o.optimizer.rate = args.number("rate", 1e-3);
-    o.optimizer.warmup = args.integer("warmup", std::min<int64_t>(100, o.steps / 10));
-    o.optimizer.steps = o.steps;
+    o.schedule.rate = args.number("rate", 1e-3);
+    o.schedule.floor = o.schedule.rate / 10;
+    o.schedule.warmup_steps = args.integer("warmup", std::min<int64_t>(100, o.steps / 10));
+    o.schedule.steps = o.steps;
   } catch (const UserError& e) {
     error = e.what();
   }

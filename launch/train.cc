@@ -154,7 +154,7 @@ std::vector<double> one_device_losses(const TrainOptions& o, const TextData& tex
   std::vector<double> losses;
   for (int64_t i = 0; i < steps; ++i) {
     feed(e, step.global, text.train_batch(o.seed, i, o.batch, o.seq));
-    e.set_scalar("rate", learning_rate(i, o.optimizer));
+    e.set_scalar("rate", learning_rate(i, o.schedule));
     e.set_scalar("step", static_cast<double>(i + 1));
     e.run();
     losses.push_back(e.scalar("loss"));
@@ -229,7 +229,7 @@ int train(Job& job, const TrainOptions& o) {
   int64_t done = 0;
   for (; done < o.steps && !stopped; ++done) {
     feed(e, step.global, text.train_batch(o.seed, done, o.batch, o.seq));
-    const double rate = learning_rate(done, o.optimizer);
+    const double rate = learning_rate(done, o.schedule);
     e.set_scalar("rate", rate);
     e.set_scalar("step", static_cast<double>(done + 1));
     const int64_t before = devices[0]->received_bytes();

@@ -29,6 +29,7 @@ struct TrainOptions {
   int64_t compare = 0;        // losses of a run on one device to set beside this one's at the end
   int64_t validate = 8;       // held-out batches at the end
   AdamWConfig optimizer;
+  ScheduleConfig schedule;
 };
 
 // 0, or 1 if a check failed (losses differ, or bytes from the bill).

@@ -88,6 +88,10 @@ class Flattener {
         repeat(op, prefix, map, target);
         continue;
       }
+      if (op.kind == Op::apply && op.def->identity && !op.def->collective) {
+        map[index(op.results[0])] = map[index(op.operands[0])];  // a role: another name for the same memory
+        continue;
+      }
       FlatStep step;
       step.op = &op;
       step.start = op.start;

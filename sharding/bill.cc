@@ -96,7 +96,7 @@ Bill make_bill(const Program& local) {
       line.over = op.over;
       line.group = mesh.parts(op.over);
       line.count = counts[fi];
-      line.value = is_main ? "%" + value.name : fmt::format("{}: %{}", f.name, value.name);
+      line.value = is_main ? fmt::format("%{}", value.name) : fmt::format("{}: %{}", f.name, value.name);
       line.cause = op.cause;
       line.asked = op.asked;
       line.source = op.source;

@@ -254,6 +254,17 @@ class FunctionPartitioner {
         out_.find(info.name) == ValueId::none) {
       held.name = info.name;
     }
+    if (returned_[index(to)] && held.name != info.name && out_.find(info.name) == ValueId::none) keep_role(op, copy);
+  }
+
+  // A role that changes nothing stays, as a line without effect, where its result is returned: callers bind by its name.
+  void keep_role(const Op& op, ValueId copy) {
+    const ValueId v = op.results[0];
+    Op kept = op;
+    kept.operands = {copy};
+    kept.results = {add_value(in_.value(v), in_.value(v).name, layout(copy), static_cast<int>(out_.ops.size()))};
+    copies_[index(v)] = kept.results;
+    out_.ops.push_back(std::move(kept));
   }
 
   bool binds(ValueId v) const {
