@@ -10,8 +10,9 @@
 namespace meshard {
 
 struct MpiOptions {
-  bool shared_memory = true;   // false: point-to-point messages only, the slow twin
-  // Long blocks are read from the other process's memory where the system allows that; false: all go through shared memory.
+  bool shared_memory = true;  // false: point-to-point messages only, the slow twin
+  // Long blocks are read from the other process's memory where the system allows that; false: all go through shared
+  // memory.
   bool read_processes = true;
   double timeout_seconds = 60;  // of one wait; then a message names rank, call and op, and the job is aborted. 0: never
 };
