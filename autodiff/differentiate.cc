@@ -16,16 +16,22 @@ void check(const Value& loss, const std::vector<Value>& wrt) {
   const Function& f = loss.builder().function();
   const auto place = [&](const Value& v) { return v.builder().function().value(v.id()).source; };
   if (loss.shape().rank() != 0 || !is_float(loss.type().dtype)) {
-    throw UserError(place(loss), fmt::format("gradients: the loss %{} is {}; it must be one float: take a mean or a sum", loss.name(), loss.type().str()));
+    throw UserError(place(loss),
+                    fmt::format("gradients: the loss %{} is {}; it must be one float: take a mean or a sum",
+                                loss.name(), loss.type().str()));
   }
   for (size_t i = 0; i < wrt.size(); ++i) {
     if (!wrt[i]) throw UserError(fmt::format("gradients: value {} to differentiate for is none", i));
     if (&wrt[i].builder() != &loss.builder()) {
-      throw UserError(place(wrt[i]), fmt::format("gradients: %{} is a value of func {} but the loss %{} of func {}; pass it into or out of the function",
-                                                 wrt[i].name(), wrt[i].builder().function().name, loss.name(), f.name));
+      throw UserError(
+          place(wrt[i]),
+          fmt::format(
+              "gradients: %{} is a value of func {} but the loss %{} of func {}; pass it into or out of the function",
+              wrt[i].name(), wrt[i].builder().function().name, loss.name(), f.name));
     }
     if (!is_float(wrt[i].type().dtype)) {
-      throw UserError(place(wrt[i]), fmt::format("gradients: %{} is {}; only floats have gradients", wrt[i].name(), wrt[i].type().str()));
+      throw UserError(place(wrt[i]), fmt::format("gradients: %{} is {}; only floats have gradients", wrt[i].name(),
+                                                 wrt[i].type().str()));
     }
   }
 }
@@ -38,7 +44,8 @@ std::vector<Value> gradients(Trace& trace, Value loss, const std::vector<Value>&
   Function& f = builder.function();
   VjpFunctions functions(trace);
   std::vector<ValueId> ids;
-  for (const Value& v : wrt) ids.push_back(Reverse(trace, functions, builder.function_index(), builder.function_index()).root(v.id()));
+  for (const Value& v : wrt)
+    ids.push_back(Reverse(trace, functions, builder.function_index(), builder.function_index()).root(v.id()));
   functions.straightened().straighten(builder.function_index(), ids, {loss.id()});
   const size_t first = f.ops.size();
   const Place place = builder.source();

@@ -27,7 +27,8 @@ std::vector<bool> Dependence::propagate(int function, std::vector<bool> depends)
         made = results(op.callee, operands);
         if (op.kind != Op::repeat) break;
         for (size_t r = 0; r < callee.returns.size(); ++r) {
-          const int carried = callee.returns[r].in_place == ValueId::none ? -1 : callee.param_index(callee.returns[r].in_place);
+          const int carried =
+              callee.returns[r].in_place == ValueId::none ? -1 : callee.param_index(callee.returns[r].in_place);
           if (carried < 0 || !made[r] || operands[static_cast<size_t>(carried)]) continue;
           operands[static_cast<size_t>(carried)] = grew = true;
         }

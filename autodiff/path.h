@@ -13,7 +13,8 @@ class Dependence {
  public:
   explicit Dependence(const Program& program) : program_(&program) {}
 
-  // For each value of the function, whether it is one of `on` or a float made from one; through a call result by result.
+  // For each value of the function, whether it is one of `on` or a float made from one; through a call result by
+  // result.
   std::vector<bool> on(int function, const std::vector<ValueId>& on);
 
  private:

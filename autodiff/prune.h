@@ -14,8 +14,8 @@ struct PruneOptions {
   std::set<int> late;       // ops made again, by index: each moves to just before its first reader
 };
 
-// Keeps of the ops from `first` on those that make one of `roots` or a returned value. Gives the new id of each value, none for
-// those dropped.
+// Keeps of the ops from `first` on those that make one of `roots` or a returned value. Gives the new id of each value,
+// none for those dropped.
 std::vector<ValueId> prune(Function& f, const std::vector<ValueId>& roots, const PruneOptions& options);
 
 }  // namespace meshard

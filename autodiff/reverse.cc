@@ -43,18 +43,20 @@ bool Reverse::wants(ValueId v) const {
   return v != ValueId::none && index(v) < depends_.size() && depends_[index(v)] && is_float(info(v).type.dtype);
 }
 
-void Reverse::rename(Value value, const std::string& wanted) {
+void Reverse::rename(Value value, std::string wanted) {
   ValueInfo& named = target_->function().value(value.id());
   named.name.clear();
   named.name = free_name(target_->function(), same_ ? nullptr : primal_, wanted);
 }
 
-// Names are unique over a function and its vjp function together: calls of both under one prefix are inlined side by side.
+// Names are unique over a function and its vjp function together: calls of both under one prefix are inlined side by
+// side.
 void Reverse::separate_names(size_t values_before) {
   if (same_) return;
   Function& g = target_->function();
   for (size_t v = values_before; v < g.values.size(); ++v) {
-    if (g.values[v].op >= 0 && primal_->find(g.values[v].name) != ValueId::none) rename(Value(target_, static_cast<ValueId>(v)), g.values[v].name);
+    if (g.values[v].op >= 0 && primal_->find(g.values[v].name) != ValueId::none)
+      rename(Value(target_, static_cast<ValueId>(v)), g.values[v].name);
   }
 }
 
@@ -112,8 +114,9 @@ std::vector<Reverse::Term> Reverse::apply(const Op& op) {
   if (!any || !needed_any) return {};
   if (op.def->vjp == nullptr) {
     const auto operand = std::find(needed.begin(), needed.end(), true) - needed.begin();
-    throw UserError(op.source, fmt::format("{} has no gradient, but the loss depends on %{} through it (%{} = {} ...)", op.def->name,
-                                           info(op.operands[static_cast<size_t>(operand)]).name, info(op.results[0]).name, op.def->name));
+    throw UserError(op.source, fmt::format("{} has no gradient, but the loss depends on %{} through it (%{} = {} ...)",
+                                           op.def->name, info(op.operands[static_cast<size_t>(operand)]).name,
+                                           info(op.results[0]).name, op.def->name));
   }
   std::vector<Value> operands, results;
   for (ValueId v : op.operands) operands.push_back(primal(v));
@@ -131,7 +134,6 @@ std::vector<Reverse::Term> Reverse::apply(const Op& op) {
 
 std::vector<Reverse::Term> Reverse::call(size_t at) {
   Op op = primal_->ops[at];
-  MESHARD_CHECK(op.kind == Op::call, "a loop on the path was not unrolled");
   std::vector<bool> given, needed;
   bool any = false, needed_any = false;
   for (ValueId r : op.results) {
@@ -143,6 +145,7 @@ std::vector<Reverse::Term> Reverse::call(size_t at) {
     needed_any = needed_any || needed.back();
   }
   if (!any || !needed_any) return {};
+  MESHARD_CHECK(op.kind == Op::call, "a loop on the path was not unrolled");
 
   const VjpFunction vjp = functions_->get(op.callee, needed, given);
   op = primal_->ops[at];  // the callee may return more now
@@ -153,8 +156,12 @@ std::vector<Reverse::Term> Reverse::call(size_t at) {
   for (ValueId p : g.params) {
     const VjpParameter meaning = *vjp_parameter(f, g.value(p).name);
     switch (meaning.kind) {
-      case VjpParameter::argument: arguments.push_back(primal(op.operands[meaning.index])); break;
-      case VjpParameter::result: arguments.push_back(primal(op.results[meaning.index])); break;
+      case VjpParameter::argument:
+        arguments.push_back(primal(op.operands[meaning.index]));
+        break;
+      case VjpParameter::result:
+        arguments.push_back(primal(op.results[meaning.index]));
+        break;
       case VjpParameter::cotangent: {
         Value cotangent = cotangent_of_result(op.results[meaning.index]);
         arguments.push_back(cotangent ? cotangent : fill(*target_, 0, info(op.results[meaning.index]).type));
@@ -177,7 +184,8 @@ std::vector<Reverse::Term> Reverse::call(size_t at) {
     const VjpFunction::Out& out = vjp.outs[i];
     const auto from = static_cast<size_t>(out.index);
     if (out.kind == VjpFunction::Out::result) terms.push_back({root(op.operands[i]), results[from], out.summed});
-    if (out.kind == VjpFunction::Out::passed) terms.push_back({root(op.operands[i]), cotangent_of_result(op.results[from])});
+    if (out.kind == VjpFunction::Out::passed)
+      terms.push_back({root(op.operands[i]), cotangent_of_result(op.results[from])});
   }
   return terms;
 }
@@ -208,7 +216,8 @@ void Reverse::complete(ValueId v) {
   sum.summed = true;
 }
 
-// Sums of several terms are added up last: a gradient that is whole is marked, and may be reduced, as soon as it is made.
+// Sums of several terms are added up last: a gradient that is whole is marked, and may be reduced, as soon as it is
+// made.
 void Reverse::receive(std::vector<Term> terms, size_t values_before, int op) {
   std::map<ValueId, int> count;
   std::set<ValueId> named;
@@ -242,7 +251,8 @@ void Reverse::run(const std::vector<ValueId>& wrt) {
   first_user_.assign(primal_->values.size(), -1);
   for (int i = end; i-- > 0;) {
     const Op& op = primal_->ops[static_cast<size_t>(i)];
-    const bool on_path = std::any_of(op.results.begin(), op.results.end(), [&](ValueId r) { return wants(r) && reach[index(r)] && root(r) == r; });
+    const bool on_path = std::any_of(op.results.begin(), op.results.end(),
+                                     [&](ValueId r) { return wants(r) && reach[index(r)] && root(r) == r; });
     if (!on_path) continue;
     for (ValueId v : op.operands) {
       if (wants(v)) first_user_[index(root(v))] = i;
@@ -256,8 +266,10 @@ void Reverse::run(const std::vector<ValueId>& wrt) {
     target_->set_source(op.source);
     const size_t values_before = target_->function().values.size();
     std::vector<Term> terms;
-    if (op.kind == Op::apply) terms = apply(op);
-    else if (op.callee >= 0) terms = call(static_cast<size_t>(i));
+    if (op.kind == Op::apply)
+      terms = apply(op);
+    else if (op.callee >= 0)
+      terms = call(static_cast<size_t>(i));
     // What a call gives is called as the function calls it.
     receive(std::move(terms), op.kind == Op::apply ? values_before : std::numeric_limits<size_t>::max(), i);
     for (ValueId v : op.operands) {

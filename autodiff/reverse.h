@@ -12,8 +12,8 @@ namespace meshard {
 
 class Reverse {
  public:
-  // The target is the primal function itself or another. In another, values of the primal become its parameters, and those that are cheap
-  // are made again; the caller prunes what was not needed.
+  // The target is the primal function itself or another. In another, values of the primal become its parameters, and
+  // those that are cheap are made again; the caller prunes what was not needed.
   Reverse(Trace& trace, VjpFunctions& functions, int primal, int target);
 
   // The cotangent with which the reverse pass begins at a value of the primal.
@@ -21,19 +21,19 @@ class Reverse {
   // The primal has been straightened.
   void run(const std::vector<ValueId>& wrt);
 
-  ValueId root(ValueId v) const;         // the parameter of which v is a use, or v
-  Value cotangent(ValueId v) const;      // of one of `wrt`; none: no path
-  bool summed(ValueId v) const;          // whether it is marked as a parameter's gradient
-  bool is_parameter(ValueId v) const;    // of the model, as far as the primal shows
-  void rename(Value value, const std::string& wanted);  // of the target; what is taken gets .1, .2 ... appended
+  ValueId root(ValueId v) const;                 // the parameter of which v is a use, or v
+  Value cotangent(ValueId v) const;              // of one of `wrt`; none: no path
+  bool summed(ValueId v) const;                  // whether it is marked as a parameter's gradient
+  bool is_parameter(ValueId v) const;            // of the model, as far as the primal shows
+  void rename(Value value, std::string wanted);  // of the target; what is taken gets .1, .2 ... appended
   const std::set<int>& made_again() const { return made_again_; }  // ops of the target
 
  private:
   struct Sum {
     Value total;
     int terms = 0;
-    int parts = 0;        // named X.d.1, X.d.2 ...
-    bool named = false;   // the total is called after this value
+    int parts = 0;       // named X.d.1, X.d.2 ...
+    bool named = false;  // the total is called after this value
     bool summed = false;
     bool complete = false;
   };

@@ -16,7 +16,8 @@ int Straightened::keeps_arguments(int callee) {
   if (found != copies_.end()) return found->second;
   std::deque<Function>& functions = trace_->building().functions;
   bool overwrites = false;
-  for (const Return& r : functions[static_cast<size_t>(callee)].returns) overwrites = overwrites || r.in_place != ValueId::none;
+  for (const Return& r : functions[static_cast<size_t>(callee)].returns)
+    overwrites = overwrites || r.in_place != ValueId::none;
   if (!overwrites) return callee;
   const int copy = trace_->add_function(functions[static_cast<size_t>(callee)].name);
   Function& f = functions[static_cast<size_t>(copy)];
@@ -56,7 +57,8 @@ void Straightened::unroll(int function, size_t at) {
       call.prefix = join_name(loop.prefix, std::to_string(round));
       for (size_t r = 0; r < loop.results.size(); ++r) {
         ValueInfo value = f.value(loop.results[r]);
-        value.name = free_name(f, nullptr, join_name(call.prefix, overwriting.value(overwriting.returns[r].value).name));
+        value.name =
+            free_name(f, nullptr, join_name(call.prefix, overwriting.value(overwriting.returns[r].value).name));
         call.results[r] = static_cast<ValueId>(f.values.size());
         f.values.push_back(std::move(value));
       }

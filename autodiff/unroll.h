@@ -11,8 +11,8 @@ class Straightened {
  public:
   explicit Straightened(Trace& trace) : trace_(&trace) {}
 
-  // In the function: each repeat on the path from `wrt` to `of` becomes as many calls, prefix.0, prefix.1 ..., the last one with the loop's
-  // prefix; each call on it a call of a function that returns nothing in place.
+  // In the function: each repeat on the path from `wrt` to `of` becomes as many calls, prefix.0, prefix.1 ..., the last
+  // one with the loop's prefix; each call on it a call of a function that returns nothing in place.
   void straighten(int function, const std::vector<ValueId>& wrt, const std::vector<ValueId>& of);
   // The function that `function` is a copy of, or itself.
   int original(int function) const;

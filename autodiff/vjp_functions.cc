@@ -30,14 +30,18 @@ std::optional<VjpParameter> vjp_parameter(const Function& f, std::string_view na
 }
 
 const VjpFunction& VjpFunctions::get(int callee, const std::vector<bool>& needed, const std::vector<bool>& given) {
-  const auto key = std::make_tuple(callee, needed, given);
+  // Results that were added for a vjp function have no cotangents: whether they were there already makes no difference.
+  std::vector<bool> known = given;
+  while (!known.empty() && !known.back()) known.pop_back();
+  const auto key = std::make_tuple(callee, needed, known);
   const auto found = made_.find(key);
   if (found != made_.end()) return found->second;
   std::optional<VjpFunction> ready = custom(callee, needed, given);
   return made_[key] = ready ? *ready : make(callee, needed, given);
 }
 
-std::optional<VjpFunction> VjpFunctions::custom(int callee, const std::vector<bool>& needed, const std::vector<bool>& given) const {
+std::optional<VjpFunction> VjpFunctions::custom(int callee, const std::vector<bool>& needed,
+                                                const std::vector<bool>& given) const {
   const Program& program = trace_->building();
   const Function& f = program.functions[static_cast<size_t>(callee)];
   VjpFunction out;
@@ -118,7 +122,8 @@ VjpFunction VjpFunctions::make(int callee, const std::vector<bool>& needed, cons
     std::pair<int, size_t> rank{2, order.size()};
     if (own >= 0) rank = {0, static_cast<size_t>(own)};
     // Results of calls are as old as their call, whenever they were added.
-    else if (!cotangent) rank = {1, (static_cast<size_t>(f.value(primal).op) << 32) + index(primal)};
+    else if (!cotangent)
+      rank = {1, (static_cast<size_t>(f.value(primal).op) << 32) + index(primal)};
     order.push_back({rank, p});
   }
   std::sort(order.begin(), order.end());

@@ -15,9 +15,13 @@ namespace meshard {
 // How the call of a vjp function gives the cotangents of a call's operands.
 struct VjpFunction {
   struct Out {
-    enum Kind { none, result, passed } kind = none;  // no path; result `index` of it; the cotangent of the call's result `index`
+    enum Kind {
+      none,
+      result,
+      passed
+    } kind = none;  // no path; result `index` of it; the cotangent of the call's result `index`
     int index = 0;
-    bool summed = false;                             // went through the op that marks a parameter's gradient
+    bool summed = false;  // went through the op that marks a parameter's gradient
   };
   int function = -1;
   std::vector<Out> outs;  // for each parameter of the function
@@ -35,8 +39,9 @@ class VjpFunctions {
  public:
   explicit VjpFunctions(Trace& trace) : trace_(&trace), straightened_(trace) {}
 
-  // For calls of `callee` where the parameters in `needed` want cotangents and the results in `given` have them. A function that stands
-  // there already under the name f_vjp, with the right names, is used as it is (autodiff/custom.h).
+  // For calls of `callee` where the parameters in `needed` want cotangents and the results in `given` have them. A
+  // function that stands there already under the name f_vjp, with the right names, is used as it is
+  // (autodiff/custom.h).
   const VjpFunction& get(int callee, const std::vector<bool>& needed, const std::vector<bool>& given);
   Straightened& straightened() { return straightened_; }
 

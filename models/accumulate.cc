@@ -30,15 +30,22 @@ std::vector<Value> declared(Builder& b) {
 class Accumulation {
  public:
   Accumulation(Trace& trace, const ModelConfig& config, Value tokens, Value targets)
-      : trace_(trace), config_(config), tokens_(tokens), targets_(targets), rounds_(tokens.shape()[0]), scalar_{trace.dtype(), {}} {}
+      : trace_(trace),
+        config_(config),
+        tokens_(tokens),
+        targets_(targets),
+        rounds_(tokens.shape()[0]),
+        scalar_{trace.dtype(), {}} {}
 
   Accumulated trace() {
-    // Which parameters there are is known only once the model has been traced, but a loop's sums are arguments: trace it aside first.
+    // Which parameters there are is known only once the model has been traced, but a loop's sums are arguments: trace
+    // it aside first.
     Trace aside(*trace_.building().table, trace_.dtype());
     const Function& main = trace_.main().function();
     const Shape batch{tokens_.shape()[1], tokens_.shape()[2]};
     Value tokens = aside.scope().input("tokens", Dtype::i32, batch, main.value(tokens_.id()).below);
-    model_loss(aside.scope(), config_, tokens, aside.scope().input("targets", Dtype::i32, batch, main.value(targets_.id()).below));
+    model_loss(aside.scope(), config_, tokens,
+               aside.scope().input("targets", Dtype::i32, batch, main.value(targets_.id()).below));
     params_ = aside.params();
     groups_ = group_params(aside.building(), aside.main().function(), params_);
     return loop();
@@ -57,8 +64,10 @@ class Accumulation {
           if (group.callee >= 0) b.result(zero);
         }
       };
-      if (group.callee < 0) zeros(trace_.main());
-      else call_group(trace_.main(), functions.get(group, zeros), group, {});
+      if (group.callee < 0)
+        zeros(trace_.main());
+      else
+        call_group(trace_.main(), functions.get(group, zeros), group, {});
     }
   }
 
@@ -90,7 +99,8 @@ class Accumulation {
     Builder& micro = arguments[0].builder();
     const double share = 1 / static_cast<double>(rounds_);
     Value tokens = micro_batch(arguments[0], arguments[2], "micro.tokens");
-    Value loss = model_loss(s, config_, tokens, micro_batch(arguments[1], arguments[2], "micro.targets")).named("micro.loss");
+    Value loss =
+        model_loss(s, config_, tokens, micro_batch(arguments[1], arguments[2], "micro.targets")).named("micro.loss");
     const std::vector<Value> params = declared(micro);
     MESHARD_CHECK(params.size() == params_.size(), "the model has other parameters than a moment ago");
     const std::vector<Value> gradients = meshard::gradients(trace_, loss, params, share);
@@ -109,7 +119,8 @@ class Accumulation {
     // Stands for the round's number until the call is a loop.
     const size_t first = main.function().ops.size();
     Value number = fill(main, 0, Type{Dtype::i32, {}}).named("i");
-    std::vector<Scope::Argument> arguments{{"tokens", tokens_}, {"targets", targets_}, {"i", number}, {"loss.sum", loss_sum}};
+    std::vector<Scope::Argument> arguments{
+        {"tokens", tokens_}, {"targets", targets_}, {"i", number}, {"loss.sum", loss_sum}};
     for (const std::string& name : names) arguments.push_back({name, Value(&main, main.function().find(name))});
     const Scope::Body round = [&](Scope& s, const std::vector<Value>& a) { return body(s, a); };
     trace_.scope().call("micro", "", arguments, round);

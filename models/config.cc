@@ -10,7 +10,8 @@
 namespace meshard {
 namespace {
 
-// name, family, layers, d, heads, kv_heads, d_head, f, vocab, context, tied, eps, theta. The small ones read bytes: 256 and an end of text.
+// name, family, layers, d, heads, kv_heads, d_head, f, vocab, context, tied, eps, theta. The small ones read bytes: 256
+// and an end of text.
 std::vector<ModelConfig> presets() {
   using enum ModelConfig::Family;
   return {
@@ -57,7 +58,8 @@ class ConfigReader {
     if (!found) {
       const std::vector<std::string> names = model_names();
       const std::string near = did_you_mean(name, names);
-      in_.fail(place, fmt::format("no model \"{}\"{}", name, near.empty() ? fmt::format("; there are {}", fmt::join(names, ", ")) : near));
+      in_.fail(place, fmt::format("no model \"{}\"{}", name,
+                                  near.empty() ? fmt::format("; there are {}", fmt::join(names, ", ")) : near));
     }
     const double ratio = static_cast<double>(config_.f) / static_cast<double>(config_.d);
     if (in_.accept(":")) {
@@ -92,12 +94,14 @@ class ConfigReader {
     for (const Size& size : kSizes) {
       if (size.name != name) continue;
       config_.*size.member = in_.integer(name);
-      if (config_.*size.member < 1) in_.fail(value, fmt::format("{} is {}; it must be 1 or more", name, config_.*size.member));
+      if (config_.*size.member < 1)
+        in_.fail(value, fmt::format("{} is {}; it must be 1 or more", name, config_.*size.member));
       return;
     }
     if (name == "tied") {
       const std::string word = in_.word("true or false");
-      if (word != "true" && word != "false") in_.fail(value, fmt::format("tied is \"{}\"; it must be true or false", word));
+      if (word != "true" && word != "false")
+        in_.fail(value, fmt::format("tied is \"{}\"; it must be true or false", word));
       config_.tied = word == "true";
     } else if (name == "eps" || name == "theta") {
       double& number = name == "eps" ? config_.eps : config_.theta;
@@ -112,15 +116,20 @@ class ConfigReader {
     ModelConfig& c = config_;
     if (!given("d_head") && (given("d") || given("heads"))) {
       if (c.d % c.heads != 0) {
-        throw UserError(fmt::format("{}: heads={} does not divide d={}; give heads that do, or d_head", c.name, c.heads, c.d));
+        throw UserError(
+            fmt::format("{}: heads={} does not divide d={}; give heads that do, or d_head", c.name, c.heads, c.d));
       }
       c.d_head = c.d / c.heads;
     }
     if (c.family == ModelConfig::gpt) {
-      if (c.kv_heads != c.heads) throw UserError(fmt::format("{}: kv_heads={} but heads={}; only Llama models group their heads", c.name, c.kv_heads, c.heads));
+      if (c.kv_heads != c.heads)
+        throw UserError(fmt::format("{}: kv_heads={} but heads={}; only Llama models group their heads", c.name,
+                                    c.kv_heads, c.heads));
     } else {
-      if (c.heads % c.kv_heads != 0) throw UserError(fmt::format("{}: kv_heads={} does not divide heads={}", c.name, c.kv_heads, c.heads));
-      if (c.d_head % 2 != 0) throw UserError(fmt::format("{}: d_head={} is odd; rotary positions turn pairs", c.name, c.d_head));
+      if (c.heads % c.kv_heads != 0)
+        throw UserError(fmt::format("{}: kv_heads={} does not divide heads={}", c.name, c.kv_heads, c.heads));
+      if (c.d_head % 2 != 0)
+        throw UserError(fmt::format("{}: d_head={} is odd; rotary positions turn pairs", c.name, c.d_head));
     }
   }
 

@@ -20,7 +20,8 @@ void add_calls(const Function& f, const Program& program, const std::vector<Valu
     ParamGroup group{op.callee, op.prefix, {}, {}};
     for (ValueId p : callee.params) {
       const std::string& name = callee.value(p).name;
-      const auto at = std::find_if(params.begin(), params.end(), [&](const Value& v) { return v.name() == join_name(op.prefix, name); });
+      const auto at = std::find_if(params.begin(), params.end(),
+                                   [&](const Value& v) { return v.name() == join_name(op.prefix, name); });
       const auto i = static_cast<size_t>(at - params.begin());
       if (at == params.end() || placed[i]) continue;
       placed[i] = true;

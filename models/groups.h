@@ -1,4 +1,5 @@
-// The parameters of main by the calls that bring them: what a step does for each parameter is one function for all blocks.
+// The parameters of main by the calls that bring them: what a step does for each parameter is one function for all
+// blocks.
 #pragma once
 
 #include <functional>
@@ -12,13 +13,14 @@
 namespace meshard {
 
 struct ParamGroup {
-  int callee = -1;                  // the function, as it is called by main; -1: parameters of main itself
-  std::string prefix;               // of the call; "" in main
-  std::vector<size_t> members;      // indices into `params`
-  std::vector<std::string> names;   // of the members inside the function: prefix.name is the parameter
+  int callee = -1;                 // the function, as it is called by main; -1: parameters of main itself
+  std::string prefix;              // of the call; "" in main
+  std::vector<size_t> members;     // indices into `params`
+  std::vector<std::string> names;  // of the members inside the function: prefix.name is the parameter
 };
 
-// `params` are parameters of `main`. Its own are the first group, always there; then one group a call, in the order of the calls.
+// `params` are parameters of `main`. Its own are the first group, always there; then one group a call, in the order of
+// the calls.
 std::vector<ParamGroup> group_params(const Program& program, const Function& main, const std::vector<Value>& params);
 
 // A function made once for each kind of group, and called for each group under its prefix.
@@ -34,7 +36,8 @@ class GroupFunctions {
   std::map<std::pair<int, std::vector<std::string>>, int> made_;
 };
 
-// Calls it with the callers' values called prefix.name for parameters named `name`, and with `given` for the first ones.
+// Calls it with the callers' values called prefix.name for parameters named `name`, and with `given` for the first
+// ones.
 std::vector<Value> call_group(Builder& caller, int function, const ParamGroup& group, std::vector<Value> given);
 
 // "block.0.wq.grad" under "block.0" -> "wq.grad"; the name itself if it is not under the prefix.

@@ -15,9 +15,9 @@ Init ones() { return {Init::ones}; }
 
 // One of q, k, v of GPT-2: [b, t, d] -> [b, h, t, e].
 Value heads_of(const Scope& s, Value x, const AttentionSizes& n, const std::string& letter) {
-  Value w = s.param("w" + letter, {n.d, n.heads, n.d_head}, weight());                       // [d, h, e]
-  Value b = reshape(s.param("b" + letter, {n.heads, n.d_head}, zeros()), "h e -> h 1 e");    // [h, 1, e]
-  return (einsum("b t d, d h e -> b h t e", x, w) + b).named(letter);                        // [b, h, t, e]
+  Value w = s.param("w" + letter, {n.d, n.heads, n.d_head}, weight());                     // [d, h, e]
+  Value b = reshape(s.param("b" + letter, {n.heads, n.d_head}, zeros()), "h e -> h 1 e");  // [h, 1, e]
+  return (einsum("b t d, d h e -> b h t e", x, w) + b).named(letter);                      // [b, h, t, e]
 }
 
 }  // namespace
@@ -48,10 +48,10 @@ Value rms_norm_layer(const Scope& s, std::string_view name, Value x, double eps)
 }
 
 Value gpt_attention(const Scope& s, Value x, const AttentionSizes& n) {
-  Value q = heads_of(s, x, n, "q");             // [b, h, t, e]
-  Value k = heads_of(s, x, n, "k");             // [b, h, s, e]
-  Value v = heads_of(s, x, n, "v");             // [b, h, s, e]
-  Value o = attention(q, k, v).named("o");      // [b, h, t, e]
+  Value q = heads_of(s, x, n, "q");         // [b, h, t, e]
+  Value k = heads_of(s, x, n, "k");         // [b, h, s, e]
+  Value v = heads_of(s, x, n, "v");         // [b, h, s, e]
+  Value o = attention(q, k, v).named("o");  // [b, h, t, e]
   Value wo = s.param("wo", {n.heads, n.d_head, n.d}, weight(n.output_scale));
   Value p = einsum("b h t e, h e d -> b t d", o, wo).named("p");  // [b, t, d]
   return p + s.param("bo", {n.d}, zeros());
@@ -64,7 +64,7 @@ Value llama_attention(const Scope& s, Value x, const AttentionSizes& n, double t
   Value v = einsum("b s d, d g e -> b g s e", x, s.param("wv", {n.d, g, e}, weight())).named("v");
   q = rope(q, theta).named("q");
   k = rope(k, theta).named("k");
-  Value o = attention(q, k, v).named("o");      // [b, g, r, t, e]
+  Value o = attention(q, k, v).named("o");  // [b, g, r, t, e]
   Value wo = s.param("wo", {g, r, e, n.d}, weight(n.output_scale));
   return einsum("b g r t e, g r e d -> b t d", o, wo).named("p");  // [b, t, d]
 }

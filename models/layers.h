@@ -1,7 +1,9 @@
-// Layers: small functions on values, composed by models. A scope says where the parameters are declared, so a layer's parameters have
-// the names given here, in main or in the function of a block. Nothing here knows about meshes or layouts.
+// Layers: small functions on values, composed by models. A scope says where the parameters are declared, so a layer's
+// parameters have the names given here, in main or in the function of a block. Nothing here knows about meshes or
+// layouts.
 //
-// b batch, t time, s key time, d d_model, h heads, g key-value heads, r query heads for each of them, e d_head, f d_ff, v vocab.
+// b batch, t time, s key time, d d_model, h heads, g key-value heads, r query heads for each of them, e d_head, f d_ff,
+// v vocab.
 #pragma once
 
 #include <cstdint>
@@ -20,17 +22,19 @@ struct AttentionSizes {
 Value token_embedding(const Scope& s, std::string_view name, Value tokens, int64_t vocab, int64_t d);
 // Adds a vector for each position: [b, t, d]. Parameter `name` [t, d].
 Value learned_positions(const Scope& s, std::string_view name, Value x);
-// Scores against the rows of a table: [b, t, d] -> [b, t, v]. Parameter `name` [v, d]: the embedding's, if they are tied.
+// Scores against the rows of a table: [b, t, d] -> [b, t, v]. Parameter `name` [v, d]: the embedding's, if they are
+// tied.
 Value unembedding(const Scope& s, std::string_view name, Value x, int64_t vocab);
 
 // [b, t, d] -> [b, t, d]. Parameters `name` [d] and name_b [d]; rms: `name` [d].
 Value layer_norm_layer(const Scope& s, std::string_view name, Value x, double eps);
 Value rms_norm_layer(const Scope& s, std::string_view name, Value x, double eps);
 
-// Causal attention of GPT-2, with biases: [b, t, d] -> [b, t, d]. Parameters wq, wk, wv [d, h, e], bq, bk, bv [h, e], wo [h, e, d], bo [d].
+// Causal attention of GPT-2, with biases: [b, t, d] -> [b, t, d]. Parameters wq, wk, wv [d, h, e], bq, bk, bv [h, e],
+// wo [h, e, d], bo [d].
 Value gpt_attention(const Scope& s, Value x, const AttentionSizes& sizes);
-// Causal grouped attention of Llama, with rotary positions: [b, t, d] -> [b, t, d]. Parameters wq [d, g, r, e], wk, wv [d, g, e],
-// wo [g, r, e, d].
+// Causal grouped attention of Llama, with rotary positions: [b, t, d] -> [b, t, d]. Parameters wq [d, g, r, e], wk, wv
+// [d, g, e], wo [g, r, e, d].
 Value llama_attention(const Scope& s, Value x, const AttentionSizes& sizes, double theta);
 
 // gelu(x up + up_b) down + down_b: [b, t, d] -> [b, t, d]. Parameters up [d, f], up_b [f], down [f, d], down_b [d].

@@ -21,9 +21,9 @@ Value block(const Scope& s, const ModelConfig& c, Value x) {
   const double output_scale = 0.02 / std::sqrt(2.0 * static_cast<double>(c.layers));
   const AttentionSizes sizes{c.d, c.heads, c.kv_heads, c.d_head, output_scale};
   const bool gpt = c.family == ModelConfig::gpt;
-  Value a = norm_layer(s, c, "norm1", x).named("a");                                         // [b, t, d]
+  Value a = norm_layer(s, c, "norm1", x).named("a");  // [b, t, d]
   Value r = (x + (gpt ? gpt_attention(s, a, sizes) : llama_attention(s, a, sizes, c.theta))).named("r");
-  Value n = norm_layer(s, c, "norm2", r).named("c");                                         // [b, t, d]
+  Value n = norm_layer(s, c, "norm2", r).named("c");  // [b, t, d]
   return (r + (gpt ? gelu_mlp(s, n, c.f, output_scale) : swiglu_mlp(s, n, c.f, output_scale))).named("y");
 }
 
@@ -31,27 +31,29 @@ Value block(const Scope& s, const ModelConfig& c, Value x) {
 
 Value model_logits(const Scope& scope, const ModelConfig& config, Value tokens) {
   const Shape shape = tokens.shape();  // [b, t]
-  if (shape.rank() != 2) throw UserError(fmt::format("{}: tokens are {}; they must be i32[b,t]", config.name, tokens.type().str()));
+  if (shape.rank() != 2)
+    throw UserError(fmt::format("{}: tokens are {}; they must be i32[b,t]", config.name, tokens.type().str()));
   Value x = token_embedding(scope, "embedding", tokens, config.vocab, config.d);  // [b, t, d]
   if (config.family == ModelConfig::gpt) {
     if (shape[1] != config.context) {
-      throw UserError(fmt::format("{}: tokens are {}, but the model has context={} learned positions; set context={}", config.name,
-                                  tokens.type().str(), config.context, shape[1]));
+      throw UserError(fmt::format("{}: tokens are {}, but the model has context={} learned positions; set context={}",
+                                  config.name, tokens.type().str(), config.context, shape[1]));
     }
     x = learned_positions(scope, "positions", x.named("token"));
   }
   x = x.named("x");
   for (int64_t i = 0; i < config.layers; ++i) {
-    x = scope.call("block", fmt::format("block.{}", i), {{"x", x}},
-                   [&](Scope& s, const std::vector<Value>& arguments) { return std::vector<Value>{block(s, config, arguments[0])}; })[0];
+    x = scope.call("block", fmt::format("block.{}", i), {{"x", x}}, [&](Scope& s, const std::vector<Value>& arguments) {
+      return std::vector<Value>{block(s, config, arguments[0])};
+    })[0];
   }
-  Value z = norm_layer(scope, config, "norm", x).named("z");                                  // [b, t, d]
+  Value z = norm_layer(scope, config, "norm", x).named("z");                                       // [b, t, d]
   return unembedding(scope, config.tied ? "embedding" : "head", z, config.vocab).named("logits");  // [b, t, v]
 }
 
 Value model_loss(const Scope& scope, const ModelConfig& config, Value tokens, Value targets) {
   Value nll = cross_entropy(model_logits(scope, config, tokens), targets).named("nll");  // [b, t]
-  return mean(nll).named("loss");                                                         // []
+  return mean(nll).named("loss");                                                        // []
 }
 
 }  // namespace meshard

@@ -3,8 +3,9 @@
 //   ModelConfig c = model_config("gpt-124m:layers=2,d=256,heads=8,vocab=2048");
 //   Value loss = model_loss(trace.scope(), c, tokens, targets);
 //
-// Values that a plan can name: tokens, targets, x (the embedded tokens), block.<i>.r and block.<i>.y (the residual stream after
-// attention and after the mlp), z, logits, nll, loss; parameters: embedding, positions, block.<i>.norm1 ... (models/layers.h), norm, head.
+// Values that a plan can name: tokens, targets, x (the embedded tokens), block.<i>.r and block.<i>.y (the residual
+// stream after attention and after the mlp), z, logits, nll, loss; parameters: embedding, positions, block.<i>.norm1
+// ... (models/layers.h), norm, head.
 #pragma once
 
 #include <cstdint>
@@ -18,20 +19,20 @@ namespace meshard {
 
 struct ModelConfig {
   enum Family : uint8_t { gpt, llama };
-  std::string name;          // of the preset
+  std::string name;  // of the preset
   Family family = gpt;
   int64_t layers = 0, d = 0, heads = 0, kv_heads = 0, d_head = 0, f = 0, vocab = 0;
-  int64_t context = 0;       // positions: of a GPT as many as it is run with
-  bool tied = true;          // the embedding gives the scores too
-  double eps = 1e-5;         // of the norms
-  double theta = 10000;      // of rotary positions
+  int64_t context = 0;   // positions: of a GPT as many as it is run with
+  bool tied = true;      // the embedding gives the scores too
+  double eps = 1e-5;     // of the norms
+  double theta = 10000;  // of rotary positions
 };
 
 std::vector<std::string> model_names();
 
-// A preset and overrides: layers, d, heads, kv_heads, d_head, f, vocab, context, tied, eps, theta. What is not given follows: f keeps
-// its ratio to d, d_head is d / heads, a GPT has as many kv_heads as heads. Errors (UserError): an unknown name, with the nearest; a
-// size below 1; heads that do not divide d, or kv_heads that do not divide heads.
+// A preset and overrides: layers, d, heads, kv_heads, d_head, f, vocab, context, tied, eps, theta. What is not given
+// follows: f keeps its ratio to d, d_head is d / heads, a GPT has as many kv_heads as heads. Errors (UserError): an
+// unknown name, with the nearest; a size below 1; heads that do not divide d, or kv_heads that do not divide heads.
 ModelConfig model_config(std::string_view text);
 
 int64_t param_count(const ModelConfig& config);

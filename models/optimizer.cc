@@ -22,7 +22,11 @@ AdamwOptions options(const AdamWConfig& c, const Value& param) {
 class AdamW {
  public:
   AdamW(Trace& trace, const std::vector<Value>& params, const std::vector<Value>& gradients, const AdamWConfig& config)
-      : trace_(trace), main_(trace.main()), params_(params), gradients_(gradients), config_(config),
+      : trace_(trace),
+        main_(trace.main()),
+        params_(params),
+        gradients_(gradients),
+        config_(config),
         groups_(group_params(trace.building(), trace.main().function(), params)) {}
 
   Value update(Value rate, Value step) {
@@ -39,7 +43,8 @@ class AdamW {
       if (group.callee < 0) {
         for (size_t i : group.members) {
           const std::string& name = params_[i].name();
-          step_one(main_, params_[i], find(name + ".m"), find(name + ".v"), find(name + ".total"), rate, clip, step, options(config_, params_[i]));
+          step_one(main_, params_[i], find(name + ".m"), find(name + ".v"), find(name + ".total"), rate, clip, step,
+                   options(config_, params_[i]));
         }
         continue;
       }
@@ -47,7 +52,8 @@ class AdamW {
       const std::vector<Value> made = call_group(main_, function, group, {rate, clip, step});
       size_t next = 0;
       for (size_t i : group.members) {
-        for (const Value& old : {params_[i], find(params_[i].name() + ".m"), find(params_[i].name() + ".v")}) trace_.result(made[next++], old);
+        for (const Value& old : {params_[i], find(params_[i].name() + ".m"), find(params_[i].name() + ".v")})
+          trace_.result(made[next++], old);
       }
     }
     return norm;
@@ -87,7 +93,8 @@ class AdamW {
       const Value& gradient = gradients_[group.members[k]];
       const std::string name = name_under(group.prefix, gradient.name());
       // A gradient that several parameters share has one name.
-      gradients.push_back(b.param(b.function().find(name) == ValueId::none ? name : group.names[k] + ".grad", gradient.type()));
+      gradients.push_back(
+          b.param(b.function().find(name) == ValueId::none ? name : group.names[k] + ".grad", gradient.type()));
     }
     for (size_t k = 0; k < group.members.size(); ++k) {
       totals.push_back(meshard::total(gradients[k]).named(group.names[k] + ".total"));
@@ -112,7 +119,8 @@ class AdamW {
     }
   }
 
-  void step_one(Builder& b, Value w, Value m, Value v, Value total, Value rate, Value clip, Value step, const AdamwOptions& options) {
+  void step_one(Builder& b, Value w, Value m, Value v, Value total, Value rate, Value clip, Value step,
+                const AdamwOptions& options) {
     const std::array<Value, 3> made = adamw(w, m, v, total, rate, clip, step, options);
     const std::array<Value, 3> old{w, m, v};
     for (size_t i = 0; i < 3; ++i) made[i].named(old[i].name() + ".new");
@@ -136,8 +144,8 @@ double learning_rate(int64_t step, const ScheduleConfig& c) {
   return c.floor + (c.rate - c.floor) * 0.5 * (1 + std::cos(std::numbers::pi * done));
 }
 
-Value adamw_update(Trace& trace, const std::vector<Value>& params, const std::vector<Value>& gradients, Value rate, Value step,
-                   const AdamWConfig& config) {
+Value adamw_update(Trace& trace, const std::vector<Value>& params, const std::vector<Value>& gradients, Value rate,
+                   Value step, const AdamWConfig& config) {
   if (params.size() != gradients.size()) {
     throw UserError(fmt::format("adamw_update: {} parameters but {} gradients", params.size(), gradients.size()));
   }

@@ -15,20 +15,20 @@ struct AdamWConfig {
 };
 
 struct ScheduleConfig {
-  double rate = 3e-4;          // at the end of the warm-up
-  double floor = 3e-5;         // at the last step and after
+  double rate = 3e-4;   // at the end of the warm-up
+  double floor = 3e-5;  // at the last step and after
   int64_t warmup_steps = 100;
-  int64_t steps = 1000;        // in all
+  int64_t steps = 1000;  // in all
 };
 
 // The rate of step 0, 1, 2 ...: a straight line up, then half a cosine down to the floor.
 double learning_rate(int64_t step, const ScheduleConfig& config);
 
-// Adds to main: the states X.m and X.v of each parameter X, each gradient as the optimizer reads it (X.total), the norm over all of them,
-// and the new X, X.m and X.v, returned in place. Parameters of a function called by main are updated by one function for all its calls.
-// `params` are parameters of main, `gradients` one for each; rate and step [] of the trace's dtype, step from 1. Gives the norm before
-// clipping, named grad_norm.
-Value adamw_update(Trace& trace, const std::vector<Value>& params, const std::vector<Value>& gradients, Value rate, Value step,
-                   const AdamWConfig& config);
+// Adds to main: the states X.m and X.v of each parameter X, each gradient as the optimizer reads it (X.total), the norm
+// over all of them, and the new X, X.m and X.v, returned in place. Parameters of a function called by main are updated
+// by one function for all its calls. `params` are parameters of main, `gradients` one for each; rate and step [] of the
+// trace's dtype, step from 1. Gives the norm before clipping, named grad_norm.
+Value adamw_update(Trace& trace, const std::vector<Value>& params, const std::vector<Value>& gradients, Value rate,
+                   Value step, const AdamWConfig& config);
 
 }  // namespace meshard

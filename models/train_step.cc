@@ -10,7 +10,8 @@ namespace meshard {
 namespace {
 
 void prepare(ModelConfig& config, int64_t batch, int64_t seq) {
-  if (batch < 1 || seq < 1) throw UserError(fmt::format("{}: batch={} and seq={}; both must be 1 or more", config.name, batch, seq));
+  if (batch < 1 || seq < 1)
+    throw UserError(fmt::format("{}: batch={} and seq={}; both must be 1 or more", config.name, batch, seq));
   if (config.family == ModelConfig::gpt) config.context = seq;
 }
 
@@ -25,12 +26,15 @@ Batch batch_inputs(Trace& trace, const ModelConfig& config, const Shape& shape) 
 
 }  // namespace
 
-TrainStep trace_train_step(Trace& trace, ModelConfig config, int64_t batch, int64_t seq, const AdamWConfig& optimizer, int64_t accumulate) {
+TrainStep trace_train_step(Trace& trace, ModelConfig config, int64_t batch, int64_t seq, const AdamWConfig& optimizer,
+                           int64_t accumulate) {
   prepare(config, batch, seq);
   if (accumulate < 1 || batch % accumulate != 0) {
-    throw UserError(fmt::format("accumulate={} does not divide batch={}; each round takes as many sequences", accumulate, batch));
+    throw UserError(
+        fmt::format("accumulate={} does not divide batch={}; each round takes as many sequences", accumulate, batch));
   }
-  const Batch in = batch_inputs(trace, config, accumulate == 1 ? Shape{batch, seq} : Shape{accumulate, batch / accumulate, seq});
+  const Batch in =
+      batch_inputs(trace, config, accumulate == 1 ? Shape{batch, seq} : Shape{accumulate, batch / accumulate, seq});
   Value rate = trace.scope().input("rate", trace.dtype(), {});
   Value step = trace.scope().input("step", trace.dtype(), {});
   Accumulated made;
@@ -57,7 +61,8 @@ Value trace_eval_step(Trace& trace, ModelConfig config, int64_t batch, int64_t s
 
 Value trace_logits(Trace& trace, ModelConfig config, int64_t batch, int64_t seq) {
   prepare(config, batch, seq);
-  Value logits = model_logits(trace.scope(), config, trace.scope().input("tokens", Dtype::i32, {batch, seq}, config.vocab));
+  Value logits =
+      model_logits(trace.scope(), config, trace.scope().input("tokens", Dtype::i32, {batch, seq}, config.vocab));
   trace.result(logits);
   return logits;
 }
