@@ -47,7 +47,9 @@ void check_dtypes(const OpDef& def, std::span<const Type> operands, const Place&
       if (type.dtype != *wanted) fail(fmt::format("operand {} is {}, it must be {}", i, type.str(), name(*wanted)));
       continue;
     }
-    if (def.identity) continue;
+    // Where a result has the very type of this operand, the op does not care which it is.
+    const auto& kept = def.result_dtype;
+    if (def.identity || std::find(kept.begin(), kept.end(), static_cast<int>(i)) != kept.end()) continue;
     if (!is_float(type.dtype)) fail(fmt::format("operand {} is {}, it must be a float", i, type.str()));
     if (first >= 0 && operands[static_cast<size_t>(first)].dtype != type.dtype) {
       fail(fmt::format("operand {} is {} but operand {} is {}; convert one of them", first,

@@ -7,6 +7,13 @@
 namespace meshard {
 namespace {
 
+// A whole value taken as a sum: all of it on the first device along `over`, zeros on the others.
+bool takes_part(const Layout& from, const Layout& to, AtomSet over) {
+  Layout sum = from;
+  sum.pending_of(Reduction::sum) = sum.pending_of(Reduction::sum) | over;
+  return (from.used() & over).empty() && sum == to;
+}
+
 bool is_prefix(const Atoms& a, const Atoms& b) {
   return a.size() <= b.size() && std::equal(a.begin(), a.end(), b.begin());
 }
@@ -151,7 +158,7 @@ bool step_fits(const Mesh& mesh, const ReshardStep& step) {
   const bool moves = from.pending == to.pending && step.over == moved_atoms(from, to);
   switch (step.kind) {
     case Collective::slice:
-      return moves && refines(to, from);
+      return (moves && refines(to, from)) || takes_part(from, to, step.over);
     case Collective::all_gather:
       return moves && refines(from, to);
     case Collective::all_to_all:

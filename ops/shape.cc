@@ -110,6 +110,7 @@ const OpDef& take_op() {
       .name = "take",
       .purpose = "element i of the first dimension, 0 <= i < k",
       .rule = "k ..., -> ... | whole(k)",
+      .result_dtype = {0},
       .operand_dtypes = {std::nullopt, Dtype::i32},
       .linear = {{0}},
       .flops_per_point = 0,

@@ -60,9 +60,14 @@ CollectiveStep plan_collective(const Mesh& mesh, const Flat& flat, const FlatSte
   c.call.dtype = from.type.dtype;
   const Rect held = local_rect(mesh, shape, s.from, rank), wanted = local_rect(mesh, shape, s.to, rank);
   switch (s.kind) {
-    case Collective::slice:
-      c.keep.push_back({held, wanted, wanted});
+    case Collective::slice: {
+      // Of a dimension, this device's block; of a value taken as a sum, all on the first device and zeros elsewhere.
+      const Atoms parts = (s.to.pending_of(Reduction::sum) - s.from.pending_of(Reduction::sum)).list();
+      c.zero = mesh.position(rank, parts) != 0;
+      if (!c.zero) c.keep.push_back({held, wanted, wanted});
+      c.receive_elements = wanted.elements();
       return c;
+    }
     case Collective::all_reduce:
       c.call.send_elements = held.elements();
       return c;

@@ -32,6 +32,7 @@ struct CollectiveStep {
   std::vector<int64_t> counts, send_counts;
   std::vector<RectCopy> pack, unpack, keep;
   bool stage_send = false, stage_receive = false;
+  bool zero = false;  // a slice that leaves nothing here
   int64_t send_elements = 0, receive_elements = 0;  // of the staging areas
   int64_t element_bytes = 4;
   Ticket ticket = 0;

@@ -82,6 +82,7 @@ struct Executor::Device {
     auto* to = static_cast<std::byte*>(pointers[i].results[0]);
     if (c.stage_send) run_copies(c.pack, from, static_cast<std::byte*>(const_cast<void*>(c.call.send)), c.element_bytes);
     run_copies(c.keep, from, to, c.element_bytes);
+    if (c.zero) std::fill_n(to, c.receive_elements * c.element_bytes, std::byte{0});
     if (c.call.kind != Collective::slice) c.ticket = comm->start(c.call);
   }
 

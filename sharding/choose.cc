@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
+#include <tuple>
 
 namespace meshard {
 namespace {
@@ -31,17 +31,17 @@ class Chooser {
 
   Choice run(std::vector<Choice>* considered) {
     std::vector<FactorAtoms> splits = options();
-    const int64_t allowed = flops(splits[0]);
+    const double allowed = share(splits[0]) * (1 + 1e-9);
     std::vector<Choice> all;
     for (const FactorAtoms& split : splits) {
-      if (flops(split) > allowed) continue;
+      if (share(split) > allowed) continue;
       for (int group = -1; group < static_cast<int>(def_.linear.size()); ++group) {
         if (auto choice = price(split, group)) all.push_back(std::move(*choice));
       }
     }
     MESHARD_CHECK(!all.empty(), fmt::format("no split of {} is legal", def_.name));
     std::stable_sort(all.begin(), all.end(), [](const Choice& a, const Choice& b) {
-      return std::pair(a.bytes, a.flops) < std::pair(b.bytes, b.flops);
+      return std::tuple(a.bytes, a.messages, a.flops) < std::tuple(b.bytes, b.messages, b.flops);
     });
     Choice best = all.front();
     if (considered != nullptr) *considered = std::move(all);
@@ -101,38 +101,55 @@ class Chooser {
     return list;
   }
 
+  // The part of the op's work that a device has, blocks taken as even: that 257 columns leave one device a column more than
+  // 32 rows do is no reason to gather a table.
+  double share(const FactorAtoms& atoms) const {
+    double part = 1;
+    for (size_t k = 0; k < atoms.size(); ++k) {
+      part /= static_cast<double>(std::clamp<int64_t>(rule_.factors[k].size, 1, mesh_.parts(atoms[k])));
+    }
+    return part;
+  }
+
   int64_t flops(const FactorAtoms& atoms) const {
-    double points = def_.flops_per_point;
+    double points = std::max(1.0, def_.flops_per_point);
     for (size_t k = 0; k < atoms.size(); ++k) {
       points *= static_cast<double>(ceil_div(rule_.factors[k].size, mesh_.parts(atoms[k])));
     }
     return static_cast<int64_t>(std::min(points, 4e18));
   }
 
-  // Bytes over all devices to have operand i in layout `needed`.
-  int64_t fetch(size_t i, const Layout& needed) const {
+  struct Fetch {
+    int64_t bytes = 0, messages = 0;  // over all devices; collectives
+  };
+
+  // What it takes to have operand i in layout `needed`, which an add may take in parts.
+  Fetch fetch(size_t i, const Layout& needed, bool parts) const {
     const OperandView& o = operands_[i];
-    if (o.remade) return 0;
-    int64_t best = kForbidden;
+    if (o.remade) return {};
+    Fetch best{kForbidden, 0};
     for (const Layout& copy : o.copies) {
-      const auto& entry = costs_.get(o.type.shape, copy, needed);
-      if (entry.possible) best = std::min(best, entry.elements * size_bytes(o.type.dtype));
+      const auto& entry = costs_.get(o.type.shape, copy, parts ? before_part(copy, needed) : needed);
+      const int64_t bytes = entry.elements * size_bytes(o.type.dtype);
+      if (entry.possible && bytes < best.bytes) best = {bytes, entry.messages};
     }
-    if (o.binds && best > 0) best = kForbidden / 8 + std::min(best, kForbidden / 16);  // only where nothing else is left
+    if (o.binds && best.bytes > 0) best.bytes = kForbidden / 8 + std::min(best.bytes, kForbidden / 16);  // only where nothing else is left
     return best;
   }
 
-  // Pending sums that all operands of a linear group have in common, and the op's own factors leave free.
+  // Pending sums that operands of a linear group have, and the op's own factors leave free. Operands that are taken together
+  // need not all have them: the whole ones are taken in parts.
   AtomSet passing(const FactorAtoms& atoms, int group) const {
-    AtomSet common{~uint64_t{0}}, split;
+    AtomSet any, split;
     for (const Atoms& a : atoms) split = split | AtomSet::of(a);
     for (int i : def_.linear[static_cast<size_t>(group)]) {
       const OperandView& o = operands_[static_cast<size_t>(i)];
-      if (o.copies.empty() || !o.may_pend) return {};
-      common = common & o.copies[0].pending_of(Reduction::sum);
+      if (!o.copies.empty() && o.may_pend) any = any | o.copies[0].pending_of(Reduction::sum);
     }
-    return common - split;
+    return any - split;
   }
+
+  bool joint(int group) const { return group >= 0 && def_.linear[static_cast<size_t>(group)].size() > 1; }
 
   std::optional<Choice> price(const FactorAtoms& atoms, int group) const {
     Choice c;
@@ -149,7 +166,10 @@ class Chooser {
     for (size_t i = 0; i < operands_.size(); ++i) {
       bool again = false;  // the same value read twice in the same layout is fetched once
       for (size_t j = 0; j < i; ++j) again |= operands_[j].id == operands_[i].id && c.operands[j] == c.operands[i];
-      if (!again) c.bytes += fetch(i, c.operands[i]);
+      if (again) continue;
+      const Fetch f = fetch(i, c.operands[i], joint(group));
+      c.bytes += f.bytes;
+      c.messages += f.messages;
     }
     for (size_t r = 0; r < results_.size(); ++r) {
       const ResultView& v = results_[r];
@@ -159,6 +179,7 @@ class Chooser {
       const bool reachable = v.pinned || fits_under(c.results[r], target);
       const auto& entry = costs_.get(v.type.shape, c.results[r], reachable ? target : c.results[r].without_pending());
       c.bytes += entry.possible ? entry.elements * size_bytes(v.type.dtype) : kForbidden;
+      if (v.pinned || !v.may_pend) c.messages += entry.messages;
     }
     return c;
   }
@@ -182,6 +203,14 @@ class Chooser {
 
 }  // namespace
 
+Layout before_part(const Layout& have, const Layout& needed) {
+  Layout layout = needed;
+  AtomSet& sums = layout.pending_of(Reduction::sum);
+  const AtomSet free = sums - have.used() - needed.split();
+  sums = sums - free;
+  return layout;
+}
+
 const ReshardCosts::Entry& ReshardCosts::get(const Shape& shape, const Layout& from, const Layout& to) {
   std::string key;
   for (int64_t d : shape.dims) key += fmt::format("{},", d);
@@ -195,6 +224,7 @@ const ReshardCosts::Entry& ReshardCosts::get(const Shape& shape, const Layout& f
     if (e.possible) {
       e.steps = plan_reshard(*mesh_, shape, from, to);
       e.elements = all_received_elements(*mesh_, shape, e.steps);
+      for (const ReshardStep& step : e.steps) e.messages += step.kind != Collective::slice;
     }
   }
   return it->second;

@@ -3,8 +3,9 @@
 //
 // The options of an op are the assignments of axes to factors that follow from taking one of its tensors (an operand as it is
 // made, or as it was propagated, or a result) at its word first and the others as far as they do not contradict; each with and without
-// letting a pending sum pass through linear operands. No option may have more flops a device than the propagated one.
-// Ties go to fewer flops, then to the earlier option. Integers only, in a fixed order.
+// letting a pending sum pass through linear operands; an add may take an operand that is whole as a sum too, all of it on the first
+// device and zeros on the others, which moves nothing. No option may have more flops a device than the propagated one.
+// Ties go to fewer messages, then fewer flops, then to the earlier option. Integers only, in a fixed order.
 #pragma once
 
 #include <map>
@@ -28,6 +29,7 @@ struct ResultView {
   Type type;
   Layout propagated;
   bool pinned = false;
+  bool may_pend = false;       // every reader could take it pending: its sums need not be done here
 };
 
 struct Choice {
@@ -35,8 +37,12 @@ struct Choice {
   int linear_group = -1;             // through which pending sums pass
   std::vector<Layout> operands, results;
   int64_t bytes = 0;                 // over all devices
+  int64_t messages = 0;              // collectives that this needs now
   int64_t flops = 0;                 // of the busiest device
 };
+
+// `needed` without the sums that a whole value gives at no cost when it is taken in parts: those over atoms which `have` does not use.
+Layout before_part(const Layout& have, const Layout& needed);
 
 // The cost of a change of layout, remembered: planning asks for the same ones again and again.
 class ReshardCosts {
@@ -45,6 +51,7 @@ class ReshardCosts {
   struct Entry {
     std::vector<ReshardStep> steps;
     int64_t elements = 0;  // received, over all devices
+    int64_t messages = 0;  // steps that talk
     bool possible = true;
   };
   const Entry& get(const Shape& shape, const Layout& from, const Layout& to);

@@ -190,6 +190,29 @@ class FunctionPartitioner {
     return made;
   }
 
+  // As fetch; a sum that the value is whole for is taken in parts: all on the first device, zeros on the others.
+  ValueId fetch_part(ValueId v, const Layout& to, const std::string& why) {
+    const auto& copies = copies_[index(v)];
+    if (copies.empty()) return fetch(v, to, why);
+    const Layout whole = before_part(layout(copies[0]), to);
+    if (whole == to) return fetch(v, to, why);
+    for (ValueId c : copies) {
+      if (layout(c) == to) return c;
+    }
+    const ValueId from = fetch(v, whole, why);
+    Op op;
+    op.def = &parent_.in_.table->collective(Collective::slice);
+    op.operands = {from};
+    op.over = to.pending_of(Reduction::sum) - whole.pending_of(Reduction::sum);
+    op.source = op_ != nullptr ? op_->source : in_.value(v).source;
+    if (op_ != nullptr) op.guard = op_->guard;
+    const ValueId part = add_value(in_.value(v), copy_name(v), to, static_cast<int>(out_.ops.size()));
+    op.results = {part};
+    out_.ops.push_back(std::move(op));
+    copies_[index(v)].push_back(part);
+    return part;
+  }
+
   void apply(const Op& op) {
     if (op.def->collective) {
       throw UserError(op.source, fmt::format("{} is an op of local programs; in a global one write reshard and a layout", op.def->name));
@@ -208,13 +231,14 @@ class FunctionPartitioner {
       operands.push_back(std::move(o));
     }
     std::vector<ResultView> results;
-    for (ValueId v : op.results) results.push_back({type(v), *in_.value(v).layout, in_.value(v).pinned});
+    for (ValueId v : op.results) results.push_back({type(v), *in_.value(v).layout, in_.value(v).pinned, may_pend(v)});
     const Choice choice = choose(mesh_, *op.def, rule, operands, results, parent_.costs_);
 
     Op local = op;
     const std::string reader = fmt::format("{} reads %{{}}", op_text(op));
     for (size_t i = 0; i < op.operands.size(); ++i) {
-      local.operands[i] = fetch(op.operands[i], choice.operands[i], fmt::format(fmt::runtime(reader), in_.value(op.operands[i]).name));
+      const std::string why = fmt::format(fmt::runtime(reader), in_.value(op.operands[i]).name);
+      local.operands[i] = fetch_part(op.operands[i], choice.operands[i], why);
     }
     for (size_t r = 0; r < op.results.size(); ++r) {
       const ValueId v = op.results[r];
@@ -230,7 +254,7 @@ class FunctionPartitioner {
     const ValueInfo& info = in_.value(v);
     if (!info.pinned || copies_[index(v)].empty() || layout(copies_[index(v)][0]) == *info.layout) return;
     asked_ = true;
-    const ValueId pinned = fetch(v, *info.layout, fmt::format("%{} is laid out", info.name));
+    const ValueId pinned = fetch_part(v, *info.layout, fmt::format("%{} is laid out", info.name));
     asked_ = false;
     copies_[index(v)] = {pinned};
   }
@@ -245,7 +269,8 @@ class FunctionPartitioner {
     if (!info.pinned) target = layout(copies_[index(from)][0]);
     const std::string why = fmt::format("{} is", op.def->role == Role::none ? "%" + info.name : fmt::format("the {} of %{}", name(op.def->role), in_.value(from).name));
     asked_ = info.pinned;
-    const ValueId copy = fetch(from, target, why, info.name);
+    const ValueId whole = fetch(from, before_part(layout(copies_[index(from)][0]), target), why, info.name);
+    const ValueId copy = layout(whole) == target ? whole : fetch_part(from, target, why);
     asked_ = false;
     copies_[index(to)] = {copy};
     // A vanished role hands its name on where the operand was made for nothing else, so that results keep their names.
@@ -307,7 +332,7 @@ class FunctionPartitioner {
     for (size_t a = 0; a < op.operands.size(); ++a) {
       if (op.operands[a] == ValueId::none) continue;
       const Layout wanted = *callee.value(callee.params[a]).layout;
-      local.operands[a] = fetch(op.operands[a], wanted, fmt::format("call {} reads %{}", op.prefix, in_.value(op.operands[a]).name));
+      local.operands[a] = fetch_part(op.operands[a], wanted, fmt::format("call {} reads %{}", op.prefix, in_.value(op.operands[a]).name));
     }
     for (size_t r = 0; r < op.results.size(); ++r) {
       const ValueId v = op.results[r];
@@ -336,7 +361,7 @@ class FunctionPartitioner {
         target = best_whole(r.value);
       }
       const std::string why = is_main ? "the program returns it" : fmt::format("{} returns it", in_.name);
-      const ValueId value = fetch(r.value, target, why);
+      const ValueId value = fetch_part(r.value, target, why);
       asked_ = false;
       out_.returns.push_back({value, in_place});
     }
