@@ -32,7 +32,7 @@ struct Compiled {
 };
 
 // `mesh` overrides the plan's. Errors are UserErrors naming the plan's or the program's line.
-Compiled compile(const Program& program, const Plan& plan, const std::optional<Mesh>& mesh, const CompileOptions& options = {});
+Compiled compile(const Program& program, const Plan& plan, const std::optional<Mesh>& mesh = {}, const CompileOptions& options = {});
 // For a program text with layouts of its own and a mesh line.
 Compiled compile(const Program& program, const CompileOptions& options = {});
 // A local program as it stands (already partitioned).
