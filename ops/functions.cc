@@ -11,7 +11,7 @@ namespace {
 // A vjp or a pass that is at work has set the primal's place, which says more than the line in its own code.
 Place place_of(const Builder& builder, const Where& where) {
   if (builder.source().known()) return builder.source();
-  return Place{where.file_name(), static_cast<int>(where.line()), 0};
+  return meshard::place_of(where);
 }
 
 std::vector<Value> emit(Builder& builder, std::string_view op, std::vector<Value> operands, const Where& where,
