@@ -2,8 +2,8 @@
 // that memory decides: plain loops.
 #include <cstring>
 
+#include "meshard/kernels/cpu/copy.h"
 #include "meshard/kernels/cpu/cpu.h"
-#include "meshard/kernels/cpu/ranges.h"
 #include "meshard/kernels/reference/reference.h"
 
 namespace meshard::cpu {
@@ -13,54 +13,6 @@ void copy_bytes(void* to, const void* from, int64_t bytes, int threads) {
   parallel_parts(threads, bytes, int64_t{1} << 18, [&](int64_t, int64_t begin, int64_t end) {
     if (end > begin) std::memcpy(static_cast<char*>(to) + begin, static_cast<const char*>(from) + begin, static_cast<size_t>(end - begin));
   });
-}
-
-// Rows that lie whole in x: only their order changes.
-template <class T>
-Prepared copy_rows(const Nest<2>& nest, int threads) {
-  return {0, [loops = nest.loops(), n = nest.points(), threads](const KernelCall& call) {
-            parallel_parts(threads, n, kGrain, [&](int64_t, int64_t begin, int64_t end) {
-              pieces<2>(loops, begin, end, [&](const Offsets<2>& at, int64_t count) {
-                std::copy_n(in<T>(call, 0) + at[0], count, out<T>(call) + at[1]);
-              });
-            });
-          }};
-}
-
-// y's innermost loop runs along one dimension of x, and loop `along` through neighbours in x: tiles of both fit in cache.
-template <class T>
-Prepared copy_tiles(const Nest<2>& nest, size_t along, int threads) {
-  constexpr int64_t kTile = 16;
-  std::vector<Loop<2>> outer = nest.loops();
-  const Loop<2> inner = outer.back(), column = outer[along];
-  outer.pop_back();
-  const int64_t bands = (column.size + kTile - 1) / kTile;
-  outer[along] = {bands, {column.step[0] * kTile, column.step[1] * kTile}};
-  int64_t tasks = 1;
-  for (const Loop<2>& loop : outer) tasks *= loop.size;
-  return {0, [=](const KernelCall& call) {
-            parallel_parts(threads, tasks, kGrain / (kTile * inner.size) + 1, [&](int64_t, int64_t begin, int64_t end) {
-              for (int64_t task = begin; task < end; ++task) {
-                Offsets<2> at{};
-                int64_t left = task, wide = kTile;
-                for (size_t l = outer.size(); l-- > 0;) {
-                  const int64_t i = left % outer[l].size;
-                  left /= outer[l].size;
-                  at[0] += i * outer[l].step[0];
-                  at[1] += i * outer[l].step[1];
-                  if (l == along) wide = std::min(kTile, column.size - i * kTile);
-                }
-                for (int64_t first = 0; first < inner.size; first += kTile) {
-                  const int64_t last = std::min(first + kTile, inner.size);
-                  for (int64_t c = 0; c < wide; ++c) {
-                    const T* from = in<T>(call, 0) + at[0] + c;
-                    T* to = out<T>(call) + at[1] + c * column.step[1];
-                    for (int64_t i = first; i < last; ++i) to[i] = from[i * inner.step[0]];
-                  }
-                }
-              }
-            });
-          }};
 }
 
 }  // namespace
@@ -76,13 +28,9 @@ Prepared identity(const KernelSpec& spec) { return reshape(spec); }
 Prepared transpose(const KernelSpec& spec) {
   const Nest<2> nest(spec, factors_of(spec.results[0]), {&spec.operands[0], &spec.results[0]});
   return for_any(spec.results[0].type.dtype, [&]<class T>() -> Prepared {
-    const std::vector<Loop<2>>& loops = nest.loops();
-    if (loops.empty() || nest.points() == 0 || loops.back().step == Offsets<2>{1, 1}) return copy_rows<T>(nest, spec.threads);
-    if (loops.back().step[1] != 1 || loops.back().step[0] == 0) return {};
-    for (size_t l = 0; l + 1 < loops.size(); ++l) {
-      if (loops[l].step[0] == 1) return copy_tiles<T>(nest, l, spec.threads);
-    }
-    return {};
+    const Copy<T> copy = make_copy<T>(nest, spec.threads);
+    if (!copy) return {};
+    return {0, [copy](const KernelCall& call) { copy(in<T>(call, 0), out<T>(call)); }};
   });
 }
 

@@ -47,8 +47,8 @@ struct Add { V operator()(V a, V b) const { return hn::Add(a, b); } };
 struct Sub { V operator()(V a, V b) const { return hn::Sub(a, b); } };
 struct Mul { V operator()(V a, V b) const { return hn::Mul(a, b); } };
 struct Div { V operator()(V a, V b) const { return hn::Div(a, b); } };
-struct Maximum { V operator()(V a, V b) const { return hn::IfThenElse(hn::Or(hn::Ge(a, b), hn::Ne(a, a)), a, b); } };
-struct Minimum { V operator()(V a, V b) const { return hn::IfThenElse(hn::Or(hn::Le(a, b), hn::Ne(a, a)), a, b); } };
+struct Maximum { V operator()(V a, V b) const { return hn::IfThenElse(hn::Or(hn::Ge(a, b), hn::IsNaN(a)), a, b); } };
+struct Minimum { V operator()(V a, V b) const { return hn::IfThenElse(hn::Or(hn::Le(a, b), hn::IsNaN(a)), a, b); } };
 struct LogAdd { V operator()(V m, V s) const { return hn::Add(m, log(s)); } };
 
 template <class F>

@@ -11,8 +11,8 @@ HWY_BEFORE_NAMESPACE();
 namespace meshard::cpu::HWY_NAMESPACE {
 
 // NaN once seen stays.
-struct Larger { V operator()(V s, V x) const { return hn::IfThenElse(hn::Or(hn::Gt(x, s), hn::Ne(x, x)), x, s); } };
-struct Smaller { V operator()(V s, V x) const { return hn::IfThenElse(hn::Or(hn::Lt(x, s), hn::Ne(x, x)), x, s); } };
+struct Larger { V operator()(V s, V x) const { return hn::IfThenElse(hn::Or(hn::Gt(x, s), hn::IsNaN(x)), x, s); } };
+struct Smaller { V operator()(V s, V x) const { return hn::IfThenElse(hn::Or(hn::Lt(x, s), hn::IsNaN(x)), x, s); } };
 struct Plus { V operator()(V s, V x) const { return hn::Add(s, x); } };
 struct PlusSquare { V operator()(V s, V x) const { return hn::MulAdd(x, x, s); } };
 
@@ -132,7 +132,7 @@ Prepared reduce(const KernelSpec& spec, const FoldFns& op, double factor = 1) {
               out<float>(call)[0] = static_cast<float>(total * factor);
             }};
   }
-  if (inner.step[0] == 1 && outer.step[0] == n) {
+  if (n == 0 || rows == 0 || (inner.step[0] == 1 && outer.step[0] == n)) {
     return {0, [=](const KernelCall& call) {
               parallel_parts(threads, rows, kGrain / std::max<int64_t>(n, 1) + 1, [&](int64_t, int64_t begin, int64_t end) {
                 for (int64_t r = begin; r < end; ++r) {

@@ -1,0 +1,321 @@
+// Products of two operands as batched matrix products: factors fall into batch (in both operands and the result), m (first
+// operand and result), n (second and result) and k (both operands, summed). An operand whose groups don't lie at one stride
+// each is copied into order first, and a result afterwards.
+#include <omp.h>
+
+#include <cstring>
+#include <dnnl.hpp>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <unordered_map>
+
+#include "meshard/kernels/cpu/copy.h"
+#include "meshard/kernels/cpu/cpu.h"
+
+namespace meshard::cpu {
+namespace {
+
+using dnnl::memory;
+using Group = std::vector<int>;  // factors, major first
+
+struct Groups {
+  Group batch, m, n, k;
+};
+
+// A block as a stack of matrices: elements between neighbours of the stack, the rows and the columns.
+struct Matrices {
+  int64_t stack = 0, row = 0, column = 0;
+};
+
+int64_t size_of(const KernelSpec& spec, const Group& group) {
+  int64_t size = 1;
+  for (int f : group) size *= spec.factors[static_cast<size_t>(f)].size;
+  return size;
+}
+
+// none: a factor is missing from where a product needs it, or is summed in one operand alone.
+std::optional<Groups> find_groups(const KernelSpec& spec) {
+  Groups g;
+  for (size_t i = 0; i < spec.factors.size(); ++i) {
+    const int f = static_cast<int>(i);
+    if (spec.factors[i].size == 1) continue;
+    const bool a = has_factor(spec.operands[0], f), b = has_factor(spec.operands[1], f), y = has_factor(spec.results[0], f);
+    if (!a && !b && !y) continue;
+    if (a + b + y < 2) return std::nullopt;
+    (a && b && y ? g.batch : a && y ? g.m : b && y ? g.n : g.k).push_back(f);
+  }
+  return g;
+}
+
+// The group in the order in which the block has it.
+Group ordered(const Group& group, const KernelOperand& block) {
+  Group out;
+  for (int f : factors_of(block)) {
+    if (std::find(group.begin(), group.end(), f) != group.end()) out.push_back(f);
+  }
+  return out;
+}
+
+// The one stride at which the group's points lie; none if there is no such stride. `alone` is that of a single point.
+std::optional<int64_t> stride_of(const KernelSpec& spec, const KernelOperand& block, const Group& group, int64_t alone) {
+  if (group.empty()) return alone;
+  const std::vector<int64_t> strides = factor_strides(spec, block);
+  for (size_t i = 0; i + 1 < group.size(); ++i) {
+    const auto outer = static_cast<size_t>(group[i]), inner = static_cast<size_t>(group[i + 1]);
+    if (strides[outer] != strides[inner] * spec.factors[inner].size) return std::nullopt;
+  }
+  return strides[static_cast<size_t>(group.back())];
+}
+
+// none: it must be copied into order. Rows or columns must be next to one another.
+std::optional<Matrices> matrices(const KernelSpec& spec, const KernelOperand& block, const Group& batch, const Group& rows,
+                                 const Group& columns) {
+  const int64_t r = size_of(spec, rows), c = size_of(spec, columns);
+  const std::optional<int64_t> row_step = stride_of(spec, block, rows, c), column_step = stride_of(spec, block, columns, 1);
+  const std::optional<int64_t> stack = stride_of(spec, block, batch, r * c);
+  if (!row_step || !column_step || !stack) return std::nullopt;
+  Matrices out{*stack, *row_step, *column_step};
+  if (rows.empty() && out.column != 1) out.row = 1;  // a single row with gaps is a column of a matrix lying on its side
+  if (out.column == 1 && out.row >= c) return out;
+  if (out.row == 1 && out.column >= r) return out;
+  return std::nullopt;
+}
+
+// The block with its groups as dimensions, in this order.
+KernelOperand in_order(const KernelSpec& spec, std::initializer_list<Group> groups) {
+  KernelOperand block{{Dtype::f32, {}}, {}};
+  for (const Group& group : groups) {
+    block.type.shape.dims.push_back(size_of(spec, group));
+    block.dims.push_back(group);
+  }
+  return block;
+}
+
+int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+// oneDNN asks OpenMP how many threads there are, when it makes a primitive and when it runs one.
+class Threads {
+ public:
+  explicit Threads(int threads) : before_(omp_get_max_threads()) { omp_set_num_threads(threads); }
+  ~Threads() { omp_set_num_threads(before_); }
+  Threads(const Threads&) = delete;
+  Threads& operator=(const Threads&) = delete;
+
+ private:
+  int before_;
+};
+
+struct Sizes {
+  int64_t batch = 1, m = 1, n = 1, k = 1;
+};
+
+// A primitive with its memory objects, made once: a run only puts in the addresses, so it may run in one thread at a time.
+struct Primitive {
+  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream{engine};
+  dnnl::primitive primitive;
+  memory a, b, y, scratch;
+  std::unordered_map<int, memory> arguments;
+  int64_t scratch_bytes = 0;
+
+  template <class Description>
+  void set(const Description& description, std::array<int, 3> arguments_of, const memory::desc& da, const memory::desc& db,
+           const memory::desc& dy) {
+    a = memory(da, engine, nullptr);
+    b = memory(db, engine, nullptr);
+    y = memory(dy, engine, nullptr);
+    scratch = memory(description.scratchpad_desc(), engine, nullptr);
+    scratch_bytes = static_cast<int64_t>(description.scratchpad_desc().get_size());
+    arguments = {{arguments_of[0], a}, {arguments_of[1], b}, {arguments_of[2], y}, {DNNL_ARG_SCRATCHPAD, scratch}};
+  }
+
+  void run(const void* pa, const void* pb, void* py, void* pscratch) {
+    a.set_data_handle(const_cast<void*>(pa));
+    b.set_data_handle(const_cast<void*>(pb));
+    y.set_data_handle(py);
+    scratch.set_data_handle(pscratch);
+    primitive.execute(stream, arguments);
+    stream.wait();
+  }
+};
+
+memory::desc describe(memory::dims sizes, memory::dims strides) {
+  return memory::desc(std::move(sizes), memory::data_type::f32, std::move(strides));
+}
+
+template <class Description>
+bool implemented_as(const Description& description, std::string_view what) {
+  return std::string_view(description.impl_info_str()).find(what) != std::string_view::npos;
+}
+
+dnnl::primitive_attr user_scratchpad() {
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return attributes;
+}
+
+// Dense products run fastest as inner products, which go straight to oneDNN's packed GEMM: rows of a times rows of b^T ...
+bool inner_product(Primitive& p, const Sizes& s, const Matrices& a, const Matrices& b) {
+  const memory::desc da = describe({s.m, s.k}, {s.k, 1}), dy = describe({s.m, s.n}, {s.n, 1});
+  if (a.column == 1 && a.row == s.k && b.column == 1 && b.row == s.n) {
+    const memory::desc db = describe({s.n, s.k}, {1, s.n});
+    const dnnl::inner_product_forward::primitive_desc d({dnnl::prop_kind::forward_inference, da, db, dy}, user_scratchpad(),
+                                                        p.engine, true);
+    if (!d || !implemented_as(d, "gemm")) return false;
+    p.primitive = dnnl::inner_product_forward(d);
+    p.set(d, {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST}, da, db, dy);
+    return true;
+  }
+  // ... and columns of a times columns of b as the gradient of an inner product's weights.
+  if (a.row == 1 && a.column == s.m && b.column == 1 && b.row == s.n) {
+    const memory::desc outer = describe({s.k, s.m}, {s.m, 1}), inner = describe({s.k, s.n}, {s.n, 1});
+    const dnnl::inner_product_forward::primitive_desc hint({dnnl::prop_kind::forward_training, inner, dy, outer}, p.engine, true);
+    if (!hint) return false;
+    const dnnl::inner_product_backward_weights::primitive_desc d({inner, dy, outer}, user_scratchpad(), p.engine, hint, true);
+    if (!d || !implemented_as(d, "gemm")) return false;
+    p.primitive = dnnl::inner_product_backward_weights(d);
+    p.set(d, {DNNL_ARG_DIFF_DST, DNNL_ARG_SRC, DNNL_ARG_DIFF_WEIGHTS}, outer, inner, dy);
+    return true;
+  }
+  return false;
+}
+
+bool matrix_product(Primitive& p, const Sizes& s, const Matrices& a, const Matrices& b, const Matrices& y) {
+  const auto stack = [&](int64_t rows, int64_t columns, const Matrices& x) {
+    if (s.batch == 1) return describe({rows, columns}, {x.row, x.column});
+    return describe({s.batch, rows, columns}, {x.stack, x.row, x.column});
+  };
+  const memory::desc da = stack(s.m, s.k, a), db = stack(s.k, s.n, b), dy = stack(s.m, s.n, y);
+  const dnnl::matmul::primitive_desc d({da, db, dy}, user_scratchpad(), p.engine, true);
+  if (!d || implemented_as(d, "ref")) return false;
+  p.primitive = dnnl::matmul(d);
+  p.set(d, {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST}, da, db, dy);
+  return true;
+}
+
+// A product with the copies that it needs. Offsets are bytes in the workspace.
+struct Product {
+  KernelOperand a, b, y;  // as the matrix product sees them
+  Copy<float> copy_a, copy_b, copy_y;
+  int64_t at_a = 0, at_b = 0, at_y = 0, at_scratch = 0;
+  Primitive primitive;
+};
+
+// a is [batch, m, k], b [batch, k, n] and the result [batch, m, n] with n next to one another, or false.
+bool make_primitive(const KernelSpec& spec, const Groups& g, Product& p) {
+  const std::optional<Matrices> a = matrices(spec, p.a, g.batch, g.m, g.k), b = matrices(spec, p.b, g.batch, g.k, g.n);
+  const std::optional<Matrices> y = matrices(spec, p.y, g.batch, g.m, g.n);
+  if (!a || !b || !y || y->column != 1) return false;
+  const Sizes s{size_of(spec, g.batch), size_of(spec, g.m), size_of(spec, g.n), size_of(spec, g.k)};
+  if (s.batch == 1 && y->row == s.n && inner_product(p.primitive, s, *a, *b)) return true;
+  return matrix_product(p.primitive, s, *a, *b, *y);
+}
+
+// Orders of the groups that need the fewest elements copied.
+struct Order {
+  Groups groups;
+  bool copy_a = true, copy_b = true, copy_y = true;
+  int64_t copied = std::numeric_limits<int64_t>::max();
+};
+
+Order best_order(const KernelSpec& spec, const Groups& found) {
+  const KernelOperand &a = spec.operands[0], &b = spec.operands[1], &y = spec.results[0];
+  Order best;
+  for (int choice = 0; choice < 8; ++choice) {
+    Order o;
+    o.groups = {ordered(found.batch, y), ordered(found.m, choice & 1 ? a : y), ordered(found.n, choice & 2 ? b : y),
+                ordered(found.k, choice & 4 ? b : a)};
+    const Groups& g = o.groups;
+    o.copy_a = !matrices(spec, a, g.batch, g.m, g.k);
+    o.copy_b = !matrices(spec, b, g.batch, g.k, g.n);
+    const std::optional<Matrices> result = matrices(spec, y, g.batch, g.m, g.n);
+    o.copy_y = !result || result->column != 1;
+    o.copied = (o.copy_a ? a.type.shape.elements() : 0) + (o.copy_b ? b.type.shape.elements() : 0) +
+               (o.copy_y ? y.type.shape.elements() : 0);
+    if (o.copied < best.copied) best = o;
+  }
+  return best;
+}
+
+// An operand in order: [batch, rows, columns], or columns first where its own last factor is one of the rows.
+KernelOperand packed(const KernelSpec& spec, const KernelOperand& block, const Group& batch, const Group& rows,
+                     const Group& columns) {
+  for (const std::vector<int>& all = factors_of(block); int f : std::vector<int>(all.rbegin(), all.rend())) {
+    if (spec.factors[static_cast<size_t>(f)].size == 1) continue;
+    if (std::find(rows.begin(), rows.end(), f) != rows.end()) return in_order(spec, {batch, columns, rows});
+    break;
+  }
+  return in_order(spec, {batch, rows, columns});
+}
+
+std::shared_ptr<Product> make_product(const KernelSpec& spec, const Order& order) {
+  const Groups& g = order.groups;
+  auto p = std::make_shared<Product>();
+  const KernelOperand &a = spec.operands[0], &b = spec.operands[1], &y = spec.results[0];
+  const auto reorder = [&](const KernelOperand& from, const KernelOperand& to) {
+    return make_copy<float>(Nest<2>(spec, factors_of(to), {&from, &to}), spec.threads);
+  };
+  p->a = order.copy_a ? packed(spec, a, g.batch, g.m, g.k) : a;
+  p->b = order.copy_b ? packed(spec, b, g.batch, g.k, g.n) : b;
+  p->y = order.copy_y ? in_order(spec, {g.batch, g.m, g.n}) : y;
+  if (order.copy_a) p->copy_a = reorder(a, p->a);
+  if (order.copy_b) p->copy_b = reorder(b, p->b);
+  if (order.copy_y) p->copy_y = reorder(p->y, y);
+  if ((order.copy_a && !p->copy_a) || (order.copy_b && !p->copy_b) || (order.copy_y && !p->copy_y)) return nullptr;
+  if (!make_primitive(spec, g, *p)) return nullptr;
+  p->at_b = p->at_a + (order.copy_a ? aligned(p->a.type.bytes()) : 0);
+  p->at_y = p->at_b + (order.copy_b ? aligned(p->b.type.bytes()) : 0);
+  p->at_scratch = p->at_y + (order.copy_y ? aligned(p->y.type.bytes()) : 0);
+  return p;
+}
+
+// The transposed product, for a result whose m lies innermost: y^T = b^T a^T.
+KernelSpec turn(KernelSpec spec) {
+  std::swap(spec.operands[0], spec.operands[1]);
+  return spec;
+}
+
+Prepared run_product(std::shared_ptr<Product> p, bool turned, int threads) {
+  return {p->at_scratch + p->primitive.scratch_bytes, [p = std::move(p), turned, threads](const KernelCall& call) {
+            const Threads guard(threads);
+            auto* workspace = static_cast<std::byte*>(call.workspace);
+            const auto space = [&](int64_t at) { return reinterpret_cast<float*>(workspace + at); };
+            const float* a = in<float>(call, turned ? 1 : 0);
+            const float* b = in<float>(call, turned ? 0 : 1);
+            float* y = p->copy_y ? space(p->at_y) : out<float>(call);
+            if (p->copy_a) {
+              p->copy_a(a, space(p->at_a));
+              a = space(p->at_a);
+            }
+            if (p->copy_b) {
+              p->copy_b(b, space(p->at_b));
+              b = space(p->at_b);
+            }
+            p->primitive.run(a, b, y, space(p->at_scratch));
+            if (p->copy_y) p->copy_y(y, out<float>(call));
+          }};
+}
+
+}  // namespace
+
+Prepared einsum(const KernelSpec& spec) {
+  if (spec.operands.size() != 2 || !all_f32(spec)) return {};
+  const std::optional<Groups> found = find_groups(spec);
+  if (!found || (found->m.empty() && found->n.empty())) return {};  // without rows and columns there is no matrix product
+  const int64_t bytes = spec.results[0].type.bytes();
+  if (bytes == 0) return {0, [](const KernelCall&) {}};
+  if (size_of(spec, found->k) == 0) {
+    return {0, [bytes](const KernelCall& call) { std::memset(call.results[0], 0, static_cast<size_t>(bytes)); }};
+  }
+  const Threads guard(spec.threads);
+  const Order straight = best_order(spec, *found);
+  const Order across = best_order(turn(spec), {found->batch, found->n, found->m, found->k});
+  const bool turned = across.copied < straight.copied;
+  std::shared_ptr<Product> p = turned ? make_product(turn(spec), across) : make_product(spec, straight);
+  if (!p) return {};
+  return run_product(std::move(p), turned, spec.threads);
+}
+
+}  // namespace meshard::cpu
