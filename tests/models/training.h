@@ -1,0 +1,45 @@
+// Training runs of small models on any plan and mesh, in lockstep, for tests: what a run gives, and what it has to be equal to.
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "meshard/base/shape.h"
+#include "meshard/runtime/compile.h"
+
+namespace meshard {
+
+struct Job {
+  std::string model = "gpt-tiny";  // preset and overrides
+  std::string plan;                // of models/plans; "": one device, no plan
+  std::string mesh;                // "data=3"; unused without a plan
+  Dtype dtype = Dtype::f64;
+  int64_t batch = 5, seq = 16, steps = 5;
+  int64_t accumulate = 1;
+  std::string name() const;
+};
+
+struct Outcome {
+  std::vector<double> losses, grad_norms;                // of each step
+  std::map<std::string, std::vector<double>> first;      // parameters and states before the first step, whole
+  std::vector<int64_t> received;                         // bytes of each device, all steps
+  std::vector<int64_t> allocated, planned;               // bytes of each device
+  Bill bill;
+};
+
+Compiled compile_job(const Job& job);
+// Trains at learning rate 1e-3 on made-up text, the same for equal model, batch, seq and step.
+Outcome train_job(const Job& job);
+
+// The largest relative difference of a step's loss; infinite where one is no number.
+double largest_difference(const std::vector<double>& losses, const std::vector<double>& expected);
+// What is not as it must be, empty if all is: first values bit for bit those of `one`, bytes received those of the bill on every device,
+// memory allocated that of the plan.
+std::string disagreement(const Job& job, const Outcome& run, const Outcome& one);
+
+// Axis sizes that a plan can run on with so many devices: "data=2, model=3" and "data=3, model=2" for data_tensor and 6.
+std::vector<std::string> meshes(std::string_view plan, int64_t devices);
+
+}  // namespace meshard
