@@ -99,14 +99,10 @@ void cross_entropy_vjp(const float* x, const int32_t* targets, int64_t begin, co
 }
 
 void rotate(const float* x, const float* cosines, const float* sines, int64_t half, float* y) {
-  const int64_t step = lanes();
-  for (int64_t j = 0; j < half; j += step) {
-    const int64_t n = half - j < step ? half - j : step;
-    const V low = load_some(x + j, n, 0), high = load_some(x + half + j, n, 0);
-    const V c = load_some(cosines + j, n, 0), s = load_some(sines + j, n, 0);
-    store_some(hn::NegMulAdd(high, s, hn::Mul(low, c)), y + j, n);
-    store_some(hn::MulAdd(low, s, hn::Mul(high, c)), y + half + j, n);
-  }
+  map(x, x + half, cosines, sines, y, y + half, half, [](V low, V high, V c, V s, V* first, V* second) HWY_ATTR {
+    *first = hn::NegMulAdd(high, s, hn::Mul(low, c));
+    *second = hn::MulAdd(low, s, hn::Mul(high, c));
+  });
 }
 
 RowFns row_functions() { return {softmax, softmax_vjp, norm, norm_vjp, cross_entropy, cross_entropy_vjp, rotate}; }

@@ -70,6 +70,25 @@ HWY_INLINE void map(const float* a, const float* b, const float* c, float* y, in
   }
 }
 
+// f(a[i], b[i], c[i], d[i]) gives y[i] and z[i]; y may be a, and z b.
+template <class F>
+HWY_INLINE void map(const float* a, const float* b, const float* c, const float* d, float* y, float* z, int64_t n, const F& f) {
+  const int64_t step = lanes();
+  int64_t i = 0;
+  V first, second;
+  for (; i + step <= n; i += step) {
+    f(hn::LoadU(D(), a + i), hn::LoadU(D(), b + i), hn::LoadU(D(), c + i), hn::LoadU(D(), d + i), &first, &second);
+    hn::StoreU(first, D(), y + i);
+    hn::StoreU(second, D(), z + i);
+  }
+  if (i < n) {
+    const int64_t r = n - i;
+    f(load_some(a + i, r, 1), load_some(b + i, r, 1), load_some(c + i, r, 1), load_some(d + i, r, 1), &first, &second);
+    store_some(first, y + i, r);
+    store_some(second, z + i, r);
+  }
+}
+
 // The lanes of f's running values after all of x, four chains at a time; `pad` must be neutral: f(s, pad) == s.
 template <class F>
 HWY_INLINE V fold(const float* x, int64_t n, V start, float pad, const F& f, const F& join) {

@@ -162,7 +162,10 @@ inline double distance(const std::vector<double>& got, const std::vector<double>
   REQUIRE(got.size() == wanted.size());
   double most = 0, scale = 1e-30;
   for (size_t i = 0; i < got.size(); ++i) {
-    if (std::isinf(wanted[i]) && got[i] == wanted[i]) continue;
+    if (got[i] == wanted[i] || (std::isnan(got[i]) && std::isnan(wanted[i]))) {
+      if (std::isfinite(wanted[i])) scale = std::max(scale, std::abs(wanted[i]));
+      continue;  // infinities and what is left of 0 / 0 too
+    }
     if (!(std::abs(got[i] - wanted[i]) <= most)) most = std::abs(got[i] - wanted[i]);
     if (std::isnan(most)) return most;
     scale = std::max(scale, std::abs(wanted[i]));
