@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <set>
+
 #include "meshard/ir/rule.h"
 
 namespace meshard {
@@ -173,36 +176,78 @@ std::shared_ptr<const Prepared> prepare(const KernelSpec& spec, const Op& op, co
   return std::make_shared<const Prepared>(std::move(p));
 }
 
-}  // namespace
-
-PlannedDevice plan_device(const Program& local, Rank rank, const ExecutorOptions& options) {
-  const Mesh& mesh = *local.mesh;
+// Everything but the kernels and the memory plan.
+PlannedDevice outline(const Program& local, Rank rank) {
   PlannedDevice d;
   d.rank = rank;
   d.flat = flatten(local, rank);
-  KernelCache cache;
   d.kernels.resize(d.flat.steps.size());
   d.collectives.resize(d.flat.steps.size());
   d.scratch_bytes.resize(d.flat.steps.size());
   for (size_t i = 0; i < d.flat.steps.size(); ++i) {
     const FlatStep& step = d.flat.steps[i];
-    if (step.kind == FlatStep::kernel) {
-      std::shared_ptr<const Prepared>& kernel = cache[step.op];
-      if (kernel == nullptr) kernel = prepare(kernel_spec(mesh, d.flat, step, rank, options.threads), *step.op, options);
-      d.kernels[i] = kernel;
-      d.scratch_bytes[i] = kernel->workspace_bytes;
-    } else if (step.kind == FlatStep::collective) {
-      d.collectives[i] = std::make_unique<CollectiveStep>(plan_collective(mesh, d.flat, step, rank));
-      d.scratch_bytes[i] = d.collectives[i]->staging_bytes();
-    }
+    if (step.kind != FlatStep::collective) continue;
+    d.collectives[i] = std::make_unique<CollectiveStep>(plan_collective(*local.mesh, d.flat, step, rank));
+    d.scratch_bytes[i] = d.collectives[i]->staging_bytes();
+  }
+  return d;
+}
+
+void complete(PlannedDevice& d, const Mesh& mesh, const ExecutorOptions& options) {
+  KernelCache cache;
+  for (size_t i = 0; i < d.flat.steps.size(); ++i) {
+    const FlatStep& step = d.flat.steps[i];
+    if (step.kind != FlatStep::kernel) continue;
+    std::shared_ptr<const Prepared>& kernel = cache[step.op];
+    if (kernel == nullptr) kernel = prepare(kernel_spec(mesh, d.flat, step, d.rank, options.threads), *step.op, options);
+    d.kernels[i] = kernel;
+    d.scratch_bytes[i] = kernel->workspace_bytes;
   }
   d.memory = plan_memory(d.flat, d.scratch_bytes);
+}
+
+// What a memory plan depends on: devices with equal sizes have equal plans.
+std::vector<int64_t> sizes(const PlannedDevice& d) {
+  std::vector<int64_t> out = d.scratch_bytes;
+  for (const FlatStep& step : d.flat.steps) out.push_back(step.kind);
+  for (const FlatValue& v : d.flat.values) out.insert(out.end(), v.local.dims.begin(), v.local.dims.end());
+  return out;
+}
+
+// All devices of a mesh up to 64. Of a larger one those first or last on every axis: blocks are largest and smallest there.
+std::vector<Rank> devices_to_plan(const Mesh& mesh) {
+  std::vector<Rank> out;
+  for (int32_t r = 0; r < mesh.size(); ++r) {
+    bool corner = true;
+    const std::vector<int64_t> coordinate = mesh.coordinate(Rank{r});
+    for (size_t a = 0; a < coordinate.size(); ++a) {
+      corner = corner && (coordinate[a] == 0 || coordinate[a] == mesh.axes()[a].size - 1);
+    }
+    if (mesh.size() <= 64 || corner) out.push_back(Rank{r});
+  }
+  return out;
+}
+
+}  // namespace
+
+PlannedDevice plan_device(const Program& local, Rank rank, const ExecutorOptions& options) {
+  PlannedDevice d = outline(local, rank);
+  complete(d, *local.mesh, options);
   return d;
 }
 
 int64_t largest_peak_bytes(const Program& local, int threads) {
-  // Block 0 of every split is a largest one, so device 0 holds the most of everything.
-  return plan_device(local, Rank{0}, {.threads = threads}).memory.peak_bytes();
+  // Device 0 holds the largest block of everything, but its arena need not be the largest: how the holes of an arena fit depends on all
+  // sizes, and a collective may need staging on one device only.
+  int64_t largest = 0;
+  std::set<std::vector<int64_t>> seen;
+  for (Rank rank : devices_to_plan(*local.mesh)) {
+    PlannedDevice d = outline(local, rank);
+    if (!seen.insert(sizes(d)).second) continue;
+    complete(d, *local.mesh, {.threads = threads});
+    largest = std::max(largest, d.memory.peak_bytes());
+  }
+  return largest;
 }
 
 }  // namespace meshard
