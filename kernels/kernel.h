@@ -4,9 +4,10 @@
 //   Prepared p = reference::softmax(spec);
 //   p.run({.operands = {x}, .results = {y}, .workspace = scratch});
 //
-// An op's dimensions are made of factors (see ir/rule.h). A kernel is told, for each factor, its local size, its global size
-// and the global index where this block begins, so that causal masks, vocabulary-split tables, iota and random numbers are
-// right under any split. A kernel must give every element a value that does not depend on where in a block it sits.
+// An op's dimensions are made of factors (see ir/rule.h). A kernel is told, for each factor, its local size, its global
+// size and the global index where this block begins, so that causal masks, vocabulary-split tables, iota and random
+// numbers are right under any split. A kernel must give every element a value that does not depend on where in a block it
+// sits.
 // Accumulation is in f32 for f32 and bf16, in f64 for f64.
 #pragma once
 
@@ -31,7 +32,7 @@ struct KernelFactor {
 
 struct KernelOperand {
   Type type;                           // local shape
-  std::vector<std::vector<int>> dims;  // for each dimension its factors, major first; none: a broadcast dimension of size 1
+  std::vector<std::vector<int>> dims;  // each dimension's factors, major first; none: a repeated one of size 1
 };
 
 struct KernelSpec {
@@ -45,10 +46,11 @@ struct KernelSpec {
 };
 
 struct KernelCall {
-  std::span<void* const> operands, results;  // row-major contiguous blocks, in the order of the spec, aligned to 64 bytes
+  std::span<void* const> operands, results;  // row-major contiguous blocks in the order of the spec, aligned to 64 bytes
   void* workspace = nullptr;                 // `workspace_bytes`, aligned to 64
 };
 
+// One `run` at a time: it may keep what the next run writes over.
 struct Prepared {
   int64_t workspace_bytes = 0;
   std::function<void(const KernelCall&)> run;

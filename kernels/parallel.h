@@ -1,4 +1,4 @@
-// Work over OpenMP's threads. The parts depend on (n, grain, threads) alone, so sums per part are the same on every run.
+// Work over OpenMP's threads. The parts depend on (n, grain, threads) alone: sums per part are alike on every run.
 #pragma once
 
 #include <algorithm>
