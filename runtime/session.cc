@@ -51,8 +51,8 @@ void Session::set(std::string_view input, std::span<const double> values) {
   if (found == inputs_.end()) return executor_->set_input(input, View{});  // the error with its suggestion
   const Type& type = found->second;
   if (static_cast<int64_t>(values.size()) != type.shape.elements()) {
-    throw UserError(fmt::format("input {} is {} with {} elements, {} were given", input, type.str(), type.shape.elements(),
-                                values.size()));
+    throw UserError(fmt::format("input {} is {} with {} element{}; {} were given", input, type.str(), type.shape.elements(),
+                                type.shape.elements() == 1 ? "" : "s", values.size()));
   }
   for (size_t i = 0; i < values.size() && type.dtype == Dtype::i32; ++i) {
     if (!fits_i32(values[i])) throw UserError(fmt::format("input {} is {}, element {} is {}", input, type.str(), i, values[i]));
