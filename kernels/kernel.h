@@ -6,8 +6,8 @@
 //
 // An op's dimensions are made of factors (see ir/rule.h). A kernel is told, for each factor, its local size, its global
 // size and the global index where this block begins, so that causal masks, vocabulary-split tables, iota and random
-// numbers are right under any split. A kernel must give every element a value that does not depend on where in a block it
-// sits.
+// numbers are right under any split. A kernel must give every element a value that does not depend on where in a block
+// it sits.
 // Accumulation is in f32 for f32 and bf16, in f64 for f64.
 #pragma once
 
@@ -46,7 +46,7 @@ struct KernelSpec {
 };
 
 struct KernelCall {
-  std::span<void* const> operands, results;  // row-major contiguous blocks in the order of the spec, aligned to 64 bytes
+  std::span<void* const> operands, results;  // row-major contiguous blocks in the spec's order, aligned to 64 bytes
   void* workspace = nullptr;                 // `workspace_bytes`, aligned to 64
 };
 
