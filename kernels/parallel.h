@@ -16,7 +16,7 @@ template <class F>
 void parallel_parts(int threads, int64_t n, int64_t grain, const F& body) {
   const int64_t parts = part_count(threads, n, grain);
   if (parts == 1) return body(int64_t{0}, int64_t{0}, n);
-#pragma omp parallel for num_threads(static_cast<int>(parts)) schedule(static, 1)
+#pragma omp parallel for num_threads(static_cast <int>(parts)) schedule(static, 1)
   for (int64_t p = 0; p < parts; ++p) body(p, n * p / parts, n * (p + 1) / parts);
 }
 

@@ -26,12 +26,16 @@ double unit(uint32_t word) { return (static_cast<double>(word) + 0.5) * 0x1p-32;
 class Numbers {
  public:
   Numbers(Distribution distribution, int64_t seed, std::string_view name, double scale)
-      : normal_(distribution == Distribution::normal), seed_(static_cast<uint64_t>(seed)), name_(hash(name)), scale_(scale) {}
+      : normal_(distribution == Distribution::normal),
+        seed_(static_cast<uint64_t>(seed)),
+        name_(hash(name)),
+        scale_(scale) {}
 
   // The numbers of elements 4 block .. 4 block + 3.
   std::array<double, 4> four(int64_t block) const {
     const auto at = static_cast<uint64_t>(block);
-    const std::array<uint32_t, 4> words = philox({low(at), high(at), low(name_), high(name_)}, {low(seed_), high(seed_)});
+    const std::array<uint32_t, 4> words =
+        philox({low(at), high(at), low(name_), high(name_)}, {low(seed_), high(seed_)});
     std::array<double, 4> x;
     for (size_t i = 0; i < 4; i += 2) {
       if (normal_) {  // Box and Muller: two uniform numbers make two normal ones
@@ -90,7 +94,8 @@ void fill_blocks(const Numbers& numbers, T* y, std::span<const RandomLoop> loops
 
 void fill_block(Distribution distribution, const View& block, const Shape& global, std::span<const int64_t> begin,
                 int64_t seed, std::string_view name, double scale, int threads) {
-  MESHARD_CHECK(block.shape.rank() == global.rank() && begin.size() == global.dims.size(), "a block has its tensor's rank");
+  MESHARD_CHECK(block.shape.rank() == global.rank() && begin.size() == global.dims.size(),
+                "a block has its tensor's rank");
   std::vector<RandomLoop> loops(global.dims.size());
   int64_t stride = 1;
   for (size_t d = loops.size(); d-- > 0;) {
@@ -115,10 +120,14 @@ void fill_random(Distribution distribution, void* data, Dtype dtype, std::span<c
                  std::string_view name, double scale, int threads) {
   const Numbers numbers(distribution, seed, name, scale);
   switch (dtype) {
-    case Dtype::f64: return fill_blocks(numbers, static_cast<double*>(data), loops, threads);
-    case Dtype::f32: return fill_blocks(numbers, static_cast<float*>(data), loops, threads);
-    case Dtype::bf16: return fill_blocks(numbers, static_cast<bfloat16*>(data), loops, threads);
-    case Dtype::i32: break;
+    case Dtype::f64:
+      return fill_blocks(numbers, static_cast<double*>(data), loops, threads);
+    case Dtype::f32:
+      return fill_blocks(numbers, static_cast<float*>(data), loops, threads);
+    case Dtype::bf16:
+      return fill_blocks(numbers, static_cast<bfloat16*>(data), loops, threads);
+    case Dtype::i32:
+      break;
   }
   throw InternalError("random numbers are floats");
 }

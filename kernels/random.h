@@ -1,6 +1,6 @@
 // Random numbers as a function of (seed, name, global index): the same on any mesh, bit for bit. Philox 4x32-10 with
-// the seed as key and (index / 4, hash of the name) as counter; its four words serve four elements next to one another in
-// the whole tensor.
+// the seed as key and (index / 4, hash of the name) as counter; its four words serve four elements next to one another
+// in the whole tensor.
 #pragma once
 
 #include <array>

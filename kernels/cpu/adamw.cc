@@ -12,8 +12,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace meshard::cpu::HWY_NAMESPACE {
 
-void adamw_run(const AdamwStep& step, const float* w, const float* m, const float* v, const float* g, int64_t n, float* new_w,
-               float* new_m, float* new_v) {
+void adamw_run(const AdamwStep& step, const float* w, const float* m, const float* v, const float* g, int64_t n,
+               float* new_w, float* new_m, float* new_v) {
   const V rate = set(step.rate), clip = set(step.clip), keep1 = set(step.keep1), keep2 = set(step.keep2);
   const V add1 = set(step.add1), add2 = set(step.add2), correct1 = set(step.correct1), correct2 = set(step.correct2);
   const V eps = set(step.eps), decay = set(step.decay);

@@ -1,5 +1,5 @@
-// Attention by blocks of queries: keys are laid out once per head so that all inner loops run along rows, and a block's scores
-// [64, s] stay in cache between the two products.
+// Attention by blocks of queries: keys are laid out once per head so that all inner loops run along rows, and a block's
+// scores [64, s] stay in cache between the two products.
 #include "meshard/kernels/cpu/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -12,11 +12,11 @@
 HWY_BEFORE_NAMESPACE();
 namespace meshard::cpu::HWY_NAMESPACE {
 
-// R rows and N vectors of columns of the product, kept in registers. Each element is one chain of multiply-adds over k, so its
-// value is the same in any tile.
+// R rows and N vectors of columns of the product, kept in registers. Each element is one chain of multiply-adds over k,
+// so its value is the same in any tile.
 template <int R, int N>
-HWY_INLINE void tile(const float* a, int64_t row, int64_t column, const float* b, int64_t ldb, int64_t k, bool add, float* c,
-                     int64_t ldc) {
+HWY_INLINE void tile(const float* a, int64_t row, int64_t column, const float* b, int64_t ldb, int64_t k, bool add,
+                     float* c, int64_t ldc) {
   const int64_t step = lanes();
   V sum[R][N];
   for (int r = 0; r < R; ++r) {
@@ -36,8 +36,8 @@ HWY_INLINE void tile(const float* a, int64_t row, int64_t column, const float* b
 }
 
 template <int N>
-HWY_INLINE void panel(const float* a, int64_t row, int64_t column, const float* b, int64_t ldb, int64_t m, int64_t k, bool add,
-                      float* c, int64_t ldc) {
+HWY_INLINE void panel(const float* a, int64_t row, int64_t column, const float* b, int64_t ldb, int64_t m, int64_t k,
+                      bool add, float* c, int64_t ldc) {
   int64_t i = 0;
   for (; i + 6 <= m; i += 6) tile<6, N>(a + i * row, row, column, b, ldb, k, add, c + i * ldc, ldc);
   for (; i + 2 <= m; i += 2) tile<2, N>(a + i * row, row, column, b, ldb, k, add, c + i * ldc, ldc);
@@ -175,11 +175,13 @@ Prepared attention(const KernelSpec& spec) {
                     f.product(q, a.q.row, a.q.e, keys, s, b.rows, b.width, a.e, false, scores, s);
                     float sums[kQueries];
                     for (int64_t i = 0; i < b.rows; ++i) {
-                      const float top = f.weigh(scores + i * s, a.seen(b.begin + i), b.width, static_cast<float>(a.scale), &sums[i]);
+                      const float top =
+                          f.weigh(scores + i * s, a.seen(b.begin + i), b.width, static_cast<float>(a.scale), &sums[i]);
                       out<float>(call, 1)[at[4] + (b.begin + i) * a.lse.row] = top + std::log(sums[i]);
                     }
                     f.product(scores, s, 1, values, e, b.rows, e, b.seen, false, result, e);
-                    for (int64_t i = 0; i < b.rows; ++i) f.times(result + i * e, b.seen > 0 ? 1 / sums[i] : 0, e, result + i * e);
+                    for (int64_t i = 0; i < b.rows; ++i)
+                      f.times(result + i * e, b.seen > 0 ? 1 / sums[i] : 0, e, result + i * e);
                     unpack(result, e, a.o, b.rows, a.e, out<float>(call) + at[3] + b.begin * a.o.row);
                   }
                 });
@@ -188,8 +190,8 @@ Prepared attention(const KernelSpec& spec) {
           }};
 }
 
-// As in the reference: p = exp(scale q k - lse), D = sum over e of o do; dv = p^T do, ds = p (do v^T - D) scale, dq = ds k,
-// dk = ds^T q. A thread has heads of k to itself, with all the heads of q that share them.
+// As in the reference: p = exp(scale q k - lse), D = sum over e of o do; dv = p^T do, ds = p (do v^T - D) scale, dq =
+// ds k, dk = ds^T q. A thread has heads of k to itself, with all the heads of q that share them.
 Prepared attention_vjp(const KernelSpec& spec) {
   if (!all_f32(spec)) return {};
   const AttentionShape a = attention_shape(spec, spec.operands[3], spec.operands[4]);
@@ -200,7 +202,8 @@ Prepared attention_vjp(const KernelSpec& spec) {
   const int64_t blocks = (a.t + kQueries - 1) / kQueries, s = padded(a.s), e = padded(a.e);
   const int64_t floats = 5 * s * e + kQueries * (2 * s + 4 * e);
   const AttentionFns f = HWY_DYNAMIC_DISPATCH(attention_functions)();
-  return {bytes(floats, part_count(spec.threads, outer.points(), 1)), [=, threads = spec.threads](const KernelCall& call) {
+  return {bytes(floats, part_count(spec.threads, outer.points(), 1)),
+          [=, threads = spec.threads](const KernelCall& call) {
             parallel_parts(threads, outer.points(), 1, [&](int64_t part, int64_t begin, int64_t end) {
               float* keys = static_cast<float*>(call.workspace) + part * floats;  // [s, e]
               float* keys_turned = keys + s * e;                                  // [e, s]

@@ -13,12 +13,14 @@ template <class T>
 Copy<T> copy_rows(const std::vector<Loop<2>>& loops, int64_t points, int threads) {
   return [=](const T* x, T* y) {
     parallel_parts(threads, points, kGrain, [&](int64_t, int64_t begin, int64_t end) {
-      pieces<2>(loops, begin, end, [&](const Offsets<2>& at, int64_t count) { std::copy_n(x + at[0], count, y + at[1]); });
+      pieces<2>(loops, begin, end,
+                [&](const Offsets<2>& at, int64_t count) { std::copy_n(x + at[0], count, y + at[1]); });
     });
   };
 }
 
-// y's innermost loop jumps through x, and loop `along` runs through neighbours in x: in tiles, so that both stay in cache.
+// y's innermost loop jumps through x, and loop `along` runs through neighbours in x: in tiles, so that both stay in
+// cache.
 template <class T>
 Copy<T> copy_tiles(const std::vector<Loop<2>>& loops, size_t along, int threads) {
   constexpr int64_t kTile = 16;

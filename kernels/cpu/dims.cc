@@ -1,5 +1,5 @@
-// Copies of elements: reshape, transpose, take, embedding, convert, and values made from nothing. No arithmetic, or so little
-// that memory decides: plain loops.
+// Copies of elements: reshape, transpose, take, embedding, convert, and values made from nothing. No arithmetic, or so
+// little that memory decides: plain loops.
 #include <cstring>
 
 #include "meshard/kernels/cpu/copy.h"
@@ -11,7 +11,9 @@ namespace {
 
 void copy_bytes(void* to, const void* from, int64_t bytes, int threads) {
   parallel_parts(threads, bytes, int64_t{1} << 18, [&](int64_t, int64_t begin, int64_t end) {
-    if (end > begin) std::memcpy(static_cast<char*>(to) + begin, static_cast<const char*>(from) + begin, static_cast<size_t>(end - begin));
+    if (end > begin)
+      std::memcpy(static_cast<char*>(to) + begin, static_cast<const char*>(from) + begin,
+                  static_cast<size_t>(end - begin));
   });
 }
 
@@ -51,16 +53,17 @@ Prepared embedding(const KernelSpec& spec) {
   const int64_t first = spec.factor("v").begin, size = spec.factor("v").size;
   return for_float(spec.results[0].type.dtype, [&]<class T>() -> Prepared {
     return {0, [=, threads = spec.threads](const KernelCall& call) {
-              parallel_parts(threads, ids, kGrain / std::max<int64_t>(d, 1) + 1, [&](int64_t, int64_t begin, int64_t end) {
-                for (int64_t i = begin; i < end; ++i) {
-                  const int64_t row = in<int32_t>(call, 0)[i] - first;
-                  if (row >= 0 && row < size) {
-                    std::copy_n(in<T>(call, 1) + row * d, d, out<T>(call) + i * d);
-                  } else {
-                    std::fill_n(out<T>(call) + i * d, d, T{});
-                  }
-                }
-              });
+              parallel_parts(threads, ids, kGrain / std::max<int64_t>(d, 1) + 1,
+                             [&](int64_t, int64_t begin, int64_t end) {
+                               for (int64_t i = begin; i < end; ++i) {
+                                 const int64_t row = in<int32_t>(call, 0)[i] - first;
+                                 if (row >= 0 && row < size) {
+                                   std::copy_n(in<T>(call, 1) + row * d, d, out<T>(call) + i * d);
+                                 } else {
+                                   std::fill_n(out<T>(call) + i * d, d, T{});
+                                 }
+                               }
+                             });
             }};
   });
 }
@@ -72,15 +75,16 @@ Prepared embedding_vjp(const KernelSpec& spec) {
   const int64_t first = spec.factor("v").begin, size = spec.factor("v").size;
   return {0, [=, threads = spec.threads](const KernelCall& call) {
             float* table = out<float>(call);
-            parallel_parts(threads, size, kGrain / std::max<int64_t>(d, 1) + 1, [&](int64_t, int64_t begin, int64_t end) {
-              std::fill_n(table + begin * d, (end - begin) * d, 0.0f);
-              for (int64_t i = 0; i < ids; ++i) {
-                const int64_t row = in<int32_t>(call, 0)[i] - first;
-                if (row < begin || row >= end) continue;
-                const float* dy = in<float>(call, 1) + i * d;
-                for (int64_t j = 0; j < d; ++j) table[row * d + j] += dy[j];
-              }
-            });
+            parallel_parts(threads, size, kGrain / std::max<int64_t>(d, 1) + 1,
+                           [&](int64_t, int64_t begin, int64_t end) {
+                             std::fill_n(table + begin * d, (end - begin) * d, 0.0f);
+                             for (int64_t i = 0; i < ids; ++i) {
+                               const int64_t row = in<int32_t>(call, 0)[i] - first;
+                               if (row < begin || row >= end) continue;
+                               const float* dy = in<float>(call, 1) + i * d;
+                               for (int64_t j = 0; j < d; ++j) table[row * d + j] += dy[j];
+                             }
+                           });
           }};
 }
 
@@ -94,7 +98,8 @@ Prepared convert(const KernelSpec& spec) {
                 parallel_parts(threads, n, kGrain, [&](int64_t, int64_t begin, int64_t end) {
                   const From* x = in<From>(call, 0);
                   To* y = out<To>(call);
-                  for (int64_t i = begin; i < end; ++i) y[i] = static_cast<To>(static_cast<Middle>(static_cast<Sum<From>>(x[i])));
+                  for (int64_t i = begin; i < end; ++i)
+                    y[i] = static_cast<To>(static_cast<Middle>(static_cast<Sum<From>>(x[i])));
                 });
               }};
     });

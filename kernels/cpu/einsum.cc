@@ -1,6 +1,6 @@
-// Products of two operands as batched matrix products: factors fall into batch (in both operands and the result), m (first
-// operand and result), n (second and result) and k (both operands, summed). An operand whose groups don't lie at one stride
-// each is copied into order first, and a result afterwards.
+// Products of two operands as batched matrix products: factors fall into batch (in both operands and the result), m
+// (first operand and result), n (second and result) and k (both operands, summed). An operand whose groups don't lie at
+// one stride each is copied into order first, and a result afterwards.
 #include <omp.h>
 
 #include <cstring>
@@ -41,7 +41,8 @@ std::optional<Groups> find_groups(const KernelSpec& spec) {
   for (size_t i = 0; i < spec.factors.size(); ++i) {
     const int f = static_cast<int>(i);
     if (spec.factors[i].size == 1) continue;
-    const bool a = has_factor(spec.operands[0], f), b = has_factor(spec.operands[1], f), y = has_factor(spec.results[0], f);
+    const bool a = has_factor(spec.operands[0], f), b = has_factor(spec.operands[1], f),
+               y = has_factor(spec.results[0], f);
     if (!a && !b && !y) continue;
     if (a + b + y < 2) return std::nullopt;
     (a && b && y ? g.batch : a && y ? g.m : b && y ? g.n : g.k).push_back(f);
@@ -59,7 +60,8 @@ Group ordered(const Group& group, const KernelOperand& block) {
 }
 
 // The one stride at which the group's points lie; none if there is no such stride. `alone` is that of a single point.
-std::optional<int64_t> stride_of(const KernelSpec& spec, const KernelOperand& block, const Group& group, int64_t alone) {
+std::optional<int64_t> stride_of(const KernelSpec& spec, const KernelOperand& block, const Group& group,
+                                 int64_t alone) {
   if (group.empty()) return alone;
   const std::vector<int64_t> strides = factor_strides(spec, block);
   for (size_t i = 0; i + 1 < group.size(); ++i) {
@@ -70,10 +72,11 @@ std::optional<int64_t> stride_of(const KernelSpec& spec, const KernelOperand& bl
 }
 
 // none: it must be copied into order. Rows or columns must be next to one another.
-std::optional<Matrices> matrices(const KernelSpec& spec, const KernelOperand& block, const Group& batch, const Group& rows,
-                                 const Group& columns) {
+std::optional<Matrices> matrices(const KernelSpec& spec, const KernelOperand& block, const Group& batch,
+                                 const Group& rows, const Group& columns) {
   const int64_t r = size_of(spec, rows), c = size_of(spec, columns);
-  const std::optional<int64_t> row_step = stride_of(spec, block, rows, c), column_step = stride_of(spec, block, columns, 1);
+  const std::optional<int64_t> row_step = stride_of(spec, block, rows, c),
+                               column_step = stride_of(spec, block, columns, 1);
   const std::optional<int64_t> stack = stride_of(spec, block, batch, r * c);
   if (!row_step || !column_step || !stack) return std::nullopt;
   Matrices out{*stack, *row_step, *column_step};
@@ -111,7 +114,8 @@ struct Sizes {
   int64_t batch = 1, m = 1, n = 1, k = 1;
 };
 
-// A primitive with its memory objects, made once: a run only puts in the addresses, so it may run in one thread at a time.
+// A primitive with its memory objects, made once: a run only puts in the addresses, so it may run in one thread at a
+// time.
 struct Primitive {
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream{engine};
@@ -121,8 +125,8 @@ struct Primitive {
   int64_t scratch_bytes = 0;
 
   template <class Description>
-  void set(const Description& description, std::array<int, 3> arguments_of, const memory::desc& da, const memory::desc& db,
-           const memory::desc& dy) {
+  void set(const Description& description, std::array<int, 3> arguments_of, const memory::desc& da,
+           const memory::desc& db, const memory::desc& dy) {
     a = memory(da, engine, nullptr);
     b = memory(db, engine, nullptr);
     y = memory(dy, engine, nullptr);
@@ -156,13 +160,14 @@ dnnl::primitive_attr user_scratchpad() {
   return attributes;
 }
 
-// Dense products run fastest as inner products, which go straight to oneDNN's packed GEMM: rows of a times rows of b^T ...
+// Dense products run fastest as inner products, which go straight to oneDNN's packed GEMM: rows of a times rows of b^T
+// ...
 bool inner_product(Primitive& p, const Sizes& s, const Matrices& a, const Matrices& b) {
   const memory::desc da = describe({s.m, s.k}, {s.k, 1}), dy = describe({s.m, s.n}, {s.n, 1});
   if (a.column == 1 && a.row == s.k && b.column == 1 && b.row == s.n) {
     const memory::desc db = describe({s.n, s.k}, {1, s.n});
-    const dnnl::inner_product_forward::primitive_desc d({dnnl::prop_kind::forward_inference, da, db, dy}, user_scratchpad(),
-                                                        p.engine, true);
+    const dnnl::inner_product_forward::primitive_desc d({dnnl::prop_kind::forward_inference, da, db, dy},
+                                                        user_scratchpad(), p.engine, true);
     if (!d || !implemented_as(d, "gemm")) return false;
     p.primitive = dnnl::inner_product_forward(d);
     p.set(d, {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST}, da, db, dy);
@@ -171,9 +176,11 @@ bool inner_product(Primitive& p, const Sizes& s, const Matrices& a, const Matric
   // ... and columns of a times columns of b as the gradient of an inner product's weights.
   if (a.row == 1 && a.column == s.m && b.column == 1 && b.row == s.n) {
     const memory::desc outer = describe({s.k, s.m}, {s.m, 1}), inner = describe({s.k, s.n}, {s.n, 1});
-    const dnnl::inner_product_forward::primitive_desc hint({dnnl::prop_kind::forward_training, inner, dy, outer}, p.engine, true);
+    const dnnl::inner_product_forward::primitive_desc hint({dnnl::prop_kind::forward_training, inner, dy, outer},
+                                                           p.engine, true);
     if (!hint) return false;
-    const dnnl::inner_product_backward_weights::primitive_desc d({inner, dy, outer}, user_scratchpad(), p.engine, hint, true);
+    const dnnl::inner_product_backward_weights::primitive_desc d({inner, dy, outer}, user_scratchpad(), p.engine, hint,
+                                                                 true);
     if (!d || !implemented_as(d, "gemm")) return false;
     p.primitive = dnnl::inner_product_backward_weights(d);
     p.set(d, {DNNL_ARG_DIFF_DST, DNNL_ARG_SRC, DNNL_ARG_DIFF_WEIGHTS}, outer, inner, dy);
@@ -303,7 +310,8 @@ Prepared run_product(std::shared_ptr<Product> p, bool turned, int threads) {
 Prepared einsum(const KernelSpec& spec) {
   if (spec.operands.size() != 2 || !all_f32(spec)) return {};
   const std::optional<Groups> found = find_groups(spec);
-  if (!found || (found->m.empty() && found->n.empty())) return {};  // without rows and columns there is no matrix product
+  if (!found || (found->m.empty() && found->n.empty()))
+    return {};  // without rows and columns there is no matrix product
   const int64_t bytes = spec.results[0].type.bytes();
   if (bytes == 0) return {0, [](const KernelCall&) {}};
   if (size_of(spec, found->k) == 0) {

@@ -10,25 +10,64 @@
 HWY_BEFORE_NAMESPACE();
 namespace meshard::cpu::HWY_NAMESPACE {
 
-struct Neg { float c; V operator()(V x) const { return hn::Neg(x); } };
-struct Exp { float c; V operator()(V x) const { return exp(x); } };
-struct Log { float c; V operator()(V x) const { return log(x); } };
-struct Sqrt { float c; V operator()(V x) const { return hn::Sqrt(x); } };
-struct Rsqrt { float c; V operator()(V x) const { return hn::Div(set(1), hn::Sqrt(x)); } };
-struct Square { float c; V operator()(V x) const { return hn::Mul(x, x); } };
-struct Tanh { float c; V operator()(V x) const { return tanh(x); } };
-struct Sigmoid { float c; V operator()(V x) const { return sigmoid(x); } };
-struct Reciprocal { float c; V operator()(V x) const { return hn::Div(set(1), x); } };
-struct Scale { float c; V operator()(V x) const { return hn::Mul(set(c), x); } };
-struct Offset { float c; V operator()(V x) const { return hn::Add(x, set(c)); } };
-struct Silu { float c; V operator()(V x) const { return hn::Mul(x, sigmoid(x)); } };
+struct Neg {
+  float c;
+  V operator()(V x) const { return hn::Neg(x); }
+};
+struct Exp {
+  float c;
+  V operator()(V x) const { return exp(x); }
+};
+struct Log {
+  float c;
+  V operator()(V x) const { return log(x); }
+};
+struct Sqrt {
+  float c;
+  V operator()(V x) const { return hn::Sqrt(x); }
+};
+struct Rsqrt {
+  float c;
+  V operator()(V x) const { return hn::Div(set(1), hn::Sqrt(x)); }
+};
+struct Square {
+  float c;
+  V operator()(V x) const { return hn::Mul(x, x); }
+};
+struct Tanh {
+  float c;
+  V operator()(V x) const { return tanh(x); }
+};
+struct Sigmoid {
+  float c;
+  V operator()(V x) const { return sigmoid(x); }
+};
+struct Reciprocal {
+  float c;
+  V operator()(V x) const { return hn::Div(set(1), x); }
+};
+struct Scale {
+  float c;
+  V operator()(V x) const { return hn::Mul(set(c), x); }
+};
+struct Offset {
+  float c;
+  V operator()(V x) const { return hn::Add(x, set(c)); }
+};
+struct Silu {
+  float c;
+  V operator()(V x) const { return hn::Mul(x, sigmoid(x)); }
+};
 
 // 0.5 (1 + tanh(u)) is sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3).
 constexpr float kTwice = 1.5957691216f, kCube = 0.044715f;
 HWY_INLINE V gelu_gate(V x) {
   return sigmoid(hn::Mul(hn::Mul(set(kTwice), x), hn::MulAdd(hn::Mul(set(kCube), x), x, set(1))));
 }
-struct Gelu { float c; V operator()(V x) const { return hn::Mul(x, gelu_gate(x)); } };
+struct Gelu {
+  float c;
+  V operator()(V x) const { return hn::Mul(x, gelu_gate(x)); }
+};
 
 struct GeluVjp {
   V operator()(V x, V dy) const {
@@ -43,16 +82,32 @@ struct SiluVjp {
     return hn::Mul(hn::Mul(dy, s), hn::MulAdd(x, hn::Sub(set(1), s), set(1)));
   }
 };
-struct Add { V operator()(V a, V b) const { return hn::Add(a, b); } };
-struct Sub { V operator()(V a, V b) const { return hn::Sub(a, b); } };
-struct Mul { V operator()(V a, V b) const { return hn::Mul(a, b); } };
-struct Div { V operator()(V a, V b) const { return hn::Div(a, b); } };
-struct Maximum { V operator()(V a, V b) const { return hn::IfThenElse(hn::Or(hn::Ge(a, b), hn::IsNaN(a)), a, b); } };
-struct Minimum { V operator()(V a, V b) const { return hn::IfThenElse(hn::Or(hn::Le(a, b), hn::IsNaN(a)), a, b); } };
-struct LogAdd { V operator()(V m, V s) const { return hn::Add(m, log(s)); } };
+struct Add {
+  V operator()(V a, V b) const { return hn::Add(a, b); }
+};
+struct Sub {
+  V operator()(V a, V b) const { return hn::Sub(a, b); }
+};
+struct Mul {
+  V operator()(V a, V b) const { return hn::Mul(a, b); }
+};
+struct Div {
+  V operator()(V a, V b) const { return hn::Div(a, b); }
+};
+struct Maximum {
+  V operator()(V a, V b) const { return hn::IfThenElse(hn::Or(hn::Ge(a, b), hn::IsNaN(a)), a, b); }
+};
+struct Minimum {
+  V operator()(V a, V b) const { return hn::IfThenElse(hn::Or(hn::Le(a, b), hn::IsNaN(a)), a, b); }
+};
+struct LogAdd {
+  V operator()(V m, V s) const { return hn::Add(m, log(s)); }
+};
 
 template <class F>
-void one(const float* x, float* y, int64_t n, float c) { map(x, y, n, F{c}); }
+void one(const float* x, float* y, int64_t n, float c) {
+  map(x, y, n, F{c});
+}
 
 template <class F>
 void two(const float* a, bool repeat_a, const float* b, bool repeat_b, float* y, int64_t n) {
@@ -72,9 +127,10 @@ void two(const float* a, bool repeat_a, const float* b, bool repeat_b, float* y,
 }
 
 Elementwise elementwise() {
-  return {one<Neg>,     one<Exp>,   one<Log>,    one<Sqrt>, one<Rsqrt>, one<Square>,  one<Tanh>,
-          one<Sigmoid>, one<Reciprocal>, one<Scale>,  one<Offset>, one<Gelu>, one<Silu>, two<GeluVjp>, two<SiluVjp>,
-          two<Add>,     two<Sub>,   two<Mul>,    two<Div>,  two<Maximum>, two<Minimum>, two<LogAdd>};
+  return {one<Neg>,  one<Exp>,     one<Log>,        one<Sqrt>,  one<Rsqrt>,  one<Square>,
+          one<Tanh>, one<Sigmoid>, one<Reciprocal>, one<Scale>, one<Offset>, one<Gelu>,
+          one<Silu>, two<GeluVjp>, two<SiluVjp>,    two<Add>,   two<Sub>,    two<Mul>,
+          two<Div>,  two<Maximum>, two<Minimum>,    two<LogAdd>};
 }
 
 }  // namespace meshard::cpu::HWY_NAMESPACE

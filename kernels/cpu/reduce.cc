@@ -11,10 +11,18 @@ HWY_BEFORE_NAMESPACE();
 namespace meshard::cpu::HWY_NAMESPACE {
 
 // NaN once seen stays.
-struct Larger { V operator()(V s, V x) const { return hn::IfThenElse(hn::Or(hn::Gt(x, s), hn::IsNaN(x)), x, s); } };
-struct Smaller { V operator()(V s, V x) const { return hn::IfThenElse(hn::Or(hn::Lt(x, s), hn::IsNaN(x)), x, s); } };
-struct Plus { V operator()(V s, V x) const { return hn::Add(s, x); } };
-struct PlusSquare { V operator()(V s, V x) const { return hn::MulAdd(x, x, s); } };
+struct Larger {
+  V operator()(V s, V x) const { return hn::IfThenElse(hn::Or(hn::Gt(x, s), hn::IsNaN(x)), x, s); }
+};
+struct Smaller {
+  V operator()(V s, V x) const { return hn::IfThenElse(hn::Or(hn::Lt(x, s), hn::IsNaN(x)), x, s); }
+};
+struct Plus {
+  V operator()(V s, V x) const { return hn::Add(s, x); }
+};
+struct PlusSquare {
+  V operator()(V s, V x) const { return hn::MulAdd(x, x, s); }
+};
 
 float sum_row(const float* x, int64_t n, float) {
   return sum_of(x, n, 0, [](V v) HWY_ATTR { return v; });
@@ -36,8 +44,12 @@ float extreme_row(const float* x, int64_t n, float neutral) {
   for (int64_t i = 0; i < lanes(); ++i) best = f(best, set(lane[i]));
   return hn::GetLane(best);
 }
-float max_row(const float* x, int64_t n, float) { return extreme_row<Larger>(x, n, -std::numeric_limits<float>::infinity()); }
-float min_row(const float* x, int64_t n, float) { return extreme_row<Smaller>(x, n, std::numeric_limits<float>::infinity()); }
+float max_row(const float* x, int64_t n, float) {
+  return extreme_row<Larger>(x, n, -std::numeric_limits<float>::infinity());
+}
+float min_row(const float* x, int64_t n, float) {
+  return extreme_row<Smaller>(x, n, std::numeric_limits<float>::infinity());
+}
 
 // y[j] = factor times f folded over rows of x[row * stride + j].
 template <class F>
@@ -117,7 +129,8 @@ Prepared reduce(const KernelSpec& spec, const FoldFns& op, double factor = 1) {
   const bool shifted = spec.operands.size() == 2;  // sum_exp: its m has the result's shape
   if (shifted && spec.operands[1].dims != spec.results[0].dims) return {};
   const std::array<const KernelOperand*, 2> blocks = {&spec.operands[0], &spec.results[0]};
-  const Nest<2> kept(spec, factors_of(spec.results[0]), blocks), folded(spec, reduced_factors(spec, spec.results[0]), blocks);
+  const Nest<2> kept(spec, factors_of(spec.results[0]), blocks),
+      folded(spec, reduced_factors(spec, spec.results[0]), blocks);
   if (kept.loops().size() > 1 || folded.loops().size() > 1) return {};
   const int64_t rows = kept.points(), n = folded.points();
   const Loop<2> outer = rows > 1 ? kept.loops()[0] : Loop<2>{1, {n, 1}};
@@ -128,26 +141,29 @@ Prepared reduce(const KernelSpec& spec, const FoldFns& op, double factor = 1) {
     const int64_t workspace = (n + kBlock - 1) / kBlock * static_cast<int64_t>(sizeof(double));
     return {workspace, [=](const KernelCall& call) {
               const float m = shifted ? in<float>(call, 1)[0] : 0;
-              const double total = reduce_all(op, in<float>(call, 0), n, m, static_cast<double*>(call.workspace), threads);
+              const double total =
+                  reduce_all(op, in<float>(call, 0), n, m, static_cast<double*>(call.workspace), threads);
               out<float>(call)[0] = static_cast<float>(total * factor);
             }};
   }
   if (n == 0 || rows == 0 || (inner.step[0] == 1 && outer.step[0] == n)) {
-    return {0, [=](const KernelCall& call) {
-              parallel_parts(threads, rows, kGrain / std::max<int64_t>(n, 1) + 1, [&](int64_t, int64_t begin, int64_t end) {
-                for (int64_t r = begin; r < end; ++r) {
-                  const float m = shifted ? in<float>(call, 1)[r] : 0;
-                  out<float>(call)[r] = static_cast<float>(reduce_row(op, in<float>(call, 0) + r * n, n, m) * factor);
-                }
-              });
-            }};
+    return {
+        0, [=](const KernelCall& call) {
+          parallel_parts(threads, rows, kGrain / std::max<int64_t>(n, 1) + 1, [&](int64_t, int64_t begin, int64_t end) {
+            for (int64_t r = begin; r < end; ++r) {
+              const float m = shifted ? in<float>(call, 1)[r] : 0;
+              out<float>(call)[r] = static_cast<float>(reduce_row(op, in<float>(call, 0) + r * n, n, m) * factor);
+            }
+          });
+        }};
   }
   if (outer.step[0] == 1 && inner.step[0] == rows && op.columns != nullptr && !shifted) {
     return {0, [=](const KernelCall& call) {
-              parallel_parts(threads, rows, kGrain / std::max<int64_t>(n, 1) + 64, [&](int64_t, int64_t begin, int64_t end) {
-                op.columns(in<float>(call, 0) + begin, n, rows, end - begin, op.neutral, static_cast<float>(factor),
-                           out<float>(call) + begin);
-              });
+              parallel_parts(threads, rows, kGrain / std::max<int64_t>(n, 1) + 64,
+                             [&](int64_t, int64_t begin, int64_t end) {
+                               op.columns(in<float>(call, 0) + begin, n, rows, end - begin, op.neutral,
+                                          static_cast<float>(factor), out<float>(call) + begin);
+                             });
             }};
   }
   return {};
@@ -163,7 +179,8 @@ Prepared min(const KernelSpec& spec) { return reduce(spec, table().min); }
 
 Prepared mean(const KernelSpec& spec) {
   double count = 1;
-  for (int f : reduced_factors(spec, spec.results[0])) count *= static_cast<double>(spec.factors[static_cast<size_t>(f)].global);
+  for (int f : reduced_factors(spec, spec.results[0]))
+    count *= static_cast<double>(spec.factors[static_cast<size_t>(f)].global);
   return reduce(spec, table().sum, 1 / count);
 }
 

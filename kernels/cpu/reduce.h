@@ -7,7 +7,8 @@ namespace meshard::cpu {
 
 struct FoldFns {
   float (*row)(const float* x, int64_t n, float m) = nullptr;  // m: what exponentials take off
-  void (*columns)(const float* x, int64_t rows, int64_t stride, int64_t cols, float neutral, float factor, float* y) = nullptr;
+  void (*columns)(const float* x, int64_t rows, int64_t stride, int64_t cols, float neutral, float factor,
+                  float* y) = nullptr;
   float neutral = 0;
 };
 

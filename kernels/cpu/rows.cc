@@ -31,32 +31,31 @@ void softmax_vjp(const float* y, const float* dy, int64_t n, int64_t d, float* d
   }
 }
 
-void norm(const float* x, const float* weight, const float* bias, float eps, int64_t n, int64_t d, float* y, float* mean,
-          float* rstd) {
+void norm(const float* x, const float* weight, const float* bias, float eps, int64_t n, int64_t d, float* y,
+          float* mean, float* rstd) {
   const float part = 1 / static_cast<float>(d);
   for (int64_t r = 0; r < n; ++r, x += d, y += d) {
     const float centre = mean == nullptr ? 0 : part * sum_of(x, d, 0, [](V v) HWY_ATTR { return v; });
     const V middle = set(centre);
     // Pads are the centre itself: they add nothing.
     const float variance = part * sum_of(x, d, centre, [&](V v) HWY_ATTR {
-      const V off = hn::Sub(v, middle);
-      return hn::Mul(off, off);
-    });
+                             const V off = hn::Sub(v, middle);
+                             return hn::Mul(off, off);
+                           });
     rstd[r] = 1 / std::sqrt(variance + eps);
     const V scale = set(rstd[r]);
     if (mean == nullptr) {
       map(x, weight, y, d, [&](V v, V w) HWY_ATTR { return hn::Mul(hn::Mul(v, scale), w); });
     } else {
       mean[r] = centre;
-      map(x, weight, bias, y, d, [&](V v, V w, V b) HWY_ATTR {
-        return hn::MulAdd(hn::Mul(hn::Sub(v, middle), scale), w, b);
-      });
+      map(x, weight, bias, y, d,
+          [&](V v, V w, V b) HWY_ATTR { return hn::MulAdd(hn::Mul(hn::Sub(v, middle), scale), w, b); });
     }
   }
 }
 
-void norm_vjp(const float* x, const float* weight, const float* mean, const float* rstd, const float* dy, int64_t n, int64_t d,
-              float* dx, float* dweight, float* dbias) {
+void norm_vjp(const float* x, const float* weight, const float* mean, const float* rstd, const float* dy, int64_t n,
+              int64_t d, float* dx, float* dweight, float* dbias) {
   const float part = 1 / static_cast<float>(d);
   for (int64_t r = 0; r < n; ++r, x += d, dy += d, dx += d) {
     const V middle = set(mean == nullptr ? 0 : mean[r]), scale = set(rstd[r]);
@@ -71,13 +70,13 @@ void norm_vjp(const float* x, const float* weight, const float* mean, const floa
       sum = part * sum_of(dx, d, 0, [](V g) HWY_ATTR { return g; });
     }
     const V along = set(dot), common = set(sum);
-    map(x, dx, dx, d, [&](V v, V g) HWY_ATTR {
-      return hn::Mul(scale, hn::Sub(hn::Sub(g, common), hn::Mul(normal(v), along)));
-    });
+    map(x, dx, dx, d,
+        [&](V v, V g) HWY_ATTR { return hn::Mul(scale, hn::Sub(hn::Sub(g, common), hn::Mul(normal(v), along))); });
   }
 }
 
-void cross_entropy(const float* x, const int32_t* targets, int64_t begin, int64_t n, int64_t d, float* nll, float* lse) {
+void cross_entropy(const float* x, const int32_t* targets, int64_t begin, int64_t n, int64_t d, float* nll,
+                   float* lse) {
   for (int64_t r = 0; r < n; ++r, x += d) {
     const float top = max_of(x, d);
     const V vtop = set(top);
@@ -88,8 +87,8 @@ void cross_entropy(const float* x, const int32_t* targets, int64_t begin, int64_
   }
 }
 
-void cross_entropy_vjp(const float* x, const int32_t* targets, int64_t begin, const float* lse, const float* dnll, int64_t n,
-                       int64_t d, float* dx) {
+void cross_entropy_vjp(const float* x, const int32_t* targets, int64_t begin, const float* lse, const float* dnll,
+                       int64_t n, int64_t d, float* dx) {
   for (int64_t r = 0; r < n; ++r, x += d, dx += d) {
     const V total = set(lse[r]), scale = set(dnll[r]);
     const int64_t target = targets[r] - begin;
@@ -138,8 +137,8 @@ Prepared norm(const KernelSpec& spec, bool centred) {
   return {0, [=, f = table().norm, threads = spec.threads](const KernelCall& call) {
             parallel_parts(threads, rows.count, row_grain(rows), [&](int64_t, int64_t begin, int64_t end) {
               f(in<float>(call, 0) + begin * rows.size, in<float>(call, 1), centred ? in<float>(call, 2) : nullptr, eps,
-                end - begin, rows.size, out<float>(call) + begin * rows.size, centred ? out<float>(call, 1) + begin : nullptr,
-                out<float>(call, centred ? 2 : 1) + begin);
+                end - begin, rows.size, out<float>(call) + begin * rows.size,
+                centred ? out<float>(call, 1) + begin : nullptr, out<float>(call, centred ? 2 : 1) + begin);
             });
           }};
 }
@@ -149,15 +148,15 @@ Prepared norm_vjp(const KernelSpec& spec, bool centred) {
   if (!all_f32(spec)) return {};
   const Rows rows = rows_of(spec.operands[0]);
   const int64_t d = rows.size, parts = part_count(spec.threads, rows.count, row_grain(rows));
-  return {parts * 2 * d * static_cast<int64_t>(sizeof(float)), [=, f = table().norm_vjp,
-                                                               threads = spec.threads](const KernelCall& call) {
+  return {parts * 2 * d * static_cast<int64_t>(sizeof(float)),
+          [=, f = table().norm_vjp, threads = spec.threads](const KernelCall& call) {
             auto* sums = static_cast<float*>(call.workspace);  // [parts, 2, d]: of dweight and dbias
             std::fill_n(sums, parts * 2 * d, 0.0f);
             parallel_parts(threads, rows.count, row_grain(rows), [&](int64_t part, int64_t begin, int64_t end) {
               const float* mean = centred ? in<float>(call, 2) + begin : nullptr;
               f(in<float>(call, 0) + begin * d, in<float>(call, 1), mean, in<float>(call, centred ? 3 : 2) + begin,
-                in<float>(call, centred ? 4 : 3) + begin * d, end - begin, d, out<float>(call) + begin * d, sums + part * 2 * d,
-                sums + part * 2 * d + d);
+                in<float>(call, centred ? 4 : 3) + begin * d, end - begin, d, out<float>(call) + begin * d,
+                sums + part * 2 * d, sums + part * 2 * d + d);
             });
             for (int64_t which = 0; which < (centred ? 2 : 1); ++which) {
               float* total = out<float>(call, 1 + static_cast<size_t>(which));
@@ -201,7 +200,8 @@ Prepared rms_norm_vjp(const KernelSpec& spec) { return norm_vjp(spec, false); }
 Prepared cross_entropy(const KernelSpec& spec) {
   if (!f32_but_targets(spec)) return {};
   const Rows rows = rows_of(spec.operands[0]);
-  return {0, [=, f = table().cross_entropy, first = spec.factor("v").begin, threads = spec.threads](const KernelCall& call) {
+  return {0, [=, f = table().cross_entropy, first = spec.factor("v").begin,
+              threads = spec.threads](const KernelCall& call) {
             parallel_parts(threads, rows.count, row_grain(rows), [&](int64_t, int64_t begin, int64_t end) {
               f(in<float>(call, 0) + begin * rows.size, in<int32_t>(call, 1) + begin, first, end - begin, rows.size,
                 out<float>(call) + begin, out<float>(call, 1) + begin);
@@ -212,7 +212,8 @@ Prepared cross_entropy(const KernelSpec& spec) {
 Prepared cross_entropy_vjp(const KernelSpec& spec) {
   if (!f32_but_targets(spec)) return {};
   const Rows rows = rows_of(spec.operands[0]);
-  return {0, [=, f = table().cross_entropy_vjp, first = spec.factor("v").begin, threads = spec.threads](const KernelCall& call) {
+  return {0, [=, f = table().cross_entropy_vjp, first = spec.factor("v").begin,
+              threads = spec.threads](const KernelCall& call) {
             parallel_parts(threads, rows.count, row_grain(rows), [&](int64_t, int64_t begin, int64_t end) {
               const int64_t at = begin * rows.size;
               f(in<float>(call, 0) + at, in<int32_t>(call, 1) + begin, first, in<float>(call, 2) + begin,

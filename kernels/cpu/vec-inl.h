@@ -1,6 +1,6 @@
-// Vector functions shared by the CPU kernels, compiled once for each instruction set (Highway's scheme: this file is included
-// again for each of them, so there is no #pragma once). Remainders go through a padded buffer and the same instructions, so
-// an element's value does not depend on where it stands.
+// Vector functions shared by the CPU kernels, compiled once for each instruction set (Highway's scheme: this file is
+// included again for each of them, so there is no #pragma once). Remainders go through a padded buffer and the same
+// instructions, so an element's value does not depend on where it stands.
 #if defined(MESHARD_KERNELS_CPU_VEC_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef MESHARD_KERNELS_CPU_VEC_INL_H_
 #undef MESHARD_KERNELS_CPU_VEC_INL_H_
@@ -72,7 +72,8 @@ HWY_INLINE void map(const float* a, const float* b, const float* c, float* y, in
 
 // f(a[i], b[i], c[i], d[i]) gives y[i] and z[i]; y may be a, and z b.
 template <class F>
-HWY_INLINE void map(const float* a, const float* b, const float* c, const float* d, float* y, float* z, int64_t n, const F& f) {
+HWY_INLINE void map(const float* a, const float* b, const float* c, const float* d, float* y, float* z, int64_t n,
+                    const F& f) {
   const int64_t step = lanes();
   int64_t i = 0;
   V first, second;
@@ -164,7 +165,8 @@ HWY_INLINE V exp_tail(V r) {
   return hn::MulAdd(r, p, set(0.5f));
 }
 
-// e^x within 2 units in the last place; 0 where it would be denormal. x stands second in Min and Max so that a NaN stays one.
+// e^x within 2 units in the last place; 0 where it would be denormal. x stands second in Min and Max so that a NaN
+// stays one.
 HWY_INLINE V exp(V x) {
   const V least = set(-87.33654f);
   const V clamped = hn::Min(set(89.0f), hn::Max(least, x));

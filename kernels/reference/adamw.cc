@@ -9,7 +9,8 @@ Prepared adamw(const KernelSpec& spec) {
   const int64_t n = spec.results[0].type.shape.elements();
   const double beta1 = spec.attributes->number("beta1", 0.9), beta2 = spec.attributes->number("beta2", 0.95);
   const double eps = spec.attributes->number("eps", 1e-8), decay = spec.attributes->number("decay", 0);
-  const std::array<Dtype, 3> scalars = {spec.operands[4].type.dtype, spec.operands[5].type.dtype, spec.operands[6].type.dtype};
+  const std::array<Dtype, 3> scalars = {spec.operands[4].type.dtype, spec.operands[5].type.dtype,
+                                        spec.operands[6].type.dtype};
   return for_float(spec.results[0].type.dtype, [&]<class T>() -> Prepared {
     return {0, [=](const KernelCall& call) {
               using A = Sum<T>;
@@ -24,7 +25,8 @@ Prepared adamw(const KernelSpec& spec) {
                 const A w = static_cast<A>(in<T>(call, 0)[i]), g = static_cast<A>(in<T>(call, 3)[i]) * clip;
                 const A m = keep1 * static_cast<A>(in<T>(call, 1)[i]) + add1 * g;
                 const A v = keep2 * static_cast<A>(in<T>(call, 2)[i]) + add2 * g * g;
-                const A direction = m * correct1 / (std::sqrt(v * correct2) + static_cast<A>(eps)) + static_cast<A>(decay) * w;
+                const A direction =
+                    m * correct1 / (std::sqrt(v * correct2) + static_cast<A>(eps)) + static_cast<A>(decay) * w;
                 out<T>(call, 0)[i] = static_cast<T>(w - rate * direction);
                 out<T>(call, 1)[i] = static_cast<T>(m);
                 out<T>(call, 2)[i] = static_cast<T>(v);

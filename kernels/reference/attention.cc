@@ -52,7 +52,8 @@ Prepared attention(const KernelSpec& spec) {
   });
 }
 
-// With p = exp(scale q k - lse) and D = sum over e of o do: dv = p^T do, ds = p (do v^T - D) scale, dq = ds k, dk = ds^T q.
+// With p = exp(scale q k - lse) and D = sum over e of o do: dv = p^T do, ds = p (do v^T - D) scale, dq = ds k, dk =
+// ds^T q.
 Prepared attention_vjp(const KernelSpec& spec) {
   const KernelOperand &o = spec.operands[3], &lse = spec.operands[4];
   const AttentionShape a = attention_shape(spec, o, lse);
@@ -83,7 +84,8 @@ Prepared attention_vjp(const KernelSpec& spec) {
                     for (int64_t j = 0; j < a.seen(i); ++j) {
                       const A score = dot<A>(q, a.q.e, k + j * a.k.row, a.k.e, a.e) * static_cast<A>(a.scale);
                       const A p = std::exp(score - log_sum);
-                      const A ds = p * (dot<A>(dout, a.o.e, v + j * a.v.row, a.v.e, a.e) - total) * static_cast<A>(a.scale);
+                      const A ds =
+                          p * (dot<A>(dout, a.o.e, v + j * a.v.row, a.v.e, a.e) - total) * static_cast<A>(a.scale);
                       for (int64_t c = 0; c < a.e; ++c) {
                         dv[j * a.e + c] += p * static_cast<A>(dout[c * a.o.e]);
                         dk[j * a.e + c] += ds * static_cast<A>(q[c * a.q.e]);

@@ -1,5 +1,5 @@
-// What attention kernels read from their factors, in whatever order the dimensions stand: q has t, e and any heads, k and v
-// have s, e and heads of which q may have more (grouped: each head of k serves all r).
+// What attention kernels read from their factors, in whatever order the dimensions stand: q has t, e and any heads, k
+// and v have s, e and heads of which q may have more (grouped: each head of k serves all r).
 #pragma once
 
 #include <cmath>
@@ -54,7 +54,8 @@ inline std::vector<int> key_heads(const KernelSpec& spec) {
   return without(factors_of(spec.operands[1]), {factor_index(spec, "s"), factor_index(spec, "e")});
 }
 inline std::vector<int> shared_heads(const KernelSpec& spec) {
-  return without(without(factors_of(spec.operands[0]), {factor_index(spec, "t"), factor_index(spec, "e")}), key_heads(spec));
+  return without(without(factors_of(spec.operands[0]), {factor_index(spec, "t"), factor_index(spec, "e")}),
+                 key_heads(spec));
 }
 
 }  // namespace meshard

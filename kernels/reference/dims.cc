@@ -76,7 +76,8 @@ Prepared embedding_vjp(const KernelSpec& spec) {
                 if (row < 0 || row >= size) continue;
                 for (int64_t j = 0; j < d; ++j) sums[row * d + j] += static_cast<Sum<T>>(dy[i * d + j]);
               }
-              if (narrow) std::transform(sums, sums + size * d, out<T>(call), [](Sum<T> x) { return static_cast<T>(x); });
+              if (narrow)
+                std::transform(sums, sums + size * d, out<T>(call), [](Sum<T> x) { return static_cast<T>(x); });
             }};
   });
 }

@@ -35,11 +35,16 @@ Prepared product(const KernelSpec& spec) {
 
 Prepared einsum(const KernelSpec& spec) {
   switch (spec.operands.size()) {
-    case 1: return product<1>(spec);
-    case 2: return product<2>(spec);
-    case 3: return product<3>(spec);
-    case 4: return product<4>(spec);
-    default: throw InternalError("einsum takes one to four operands");
+    case 1:
+      return product<1>(spec);
+    case 2:
+      return product<2>(spec);
+    case 3:
+      return product<3>(spec);
+    case 4:
+      return product<4>(spec);
+    default:
+      throw InternalError("einsum takes one to four operands");
   }
 }
 

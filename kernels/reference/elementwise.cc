@@ -36,7 +36,9 @@ Prepared two(const KernelSpec& spec, F f) {
 }
 
 template <class A>
-A logistic(A x) { return 1 / (1 + std::exp(-x)); }
+A logistic(A x) {
+  return 1 / (1 + std::exp(-x));
+}
 
 template <class A>
 A gelu_tanh(A x) {
@@ -46,15 +48,33 @@ A gelu_tanh(A x) {
 }  // namespace
 
 Prepared identity(const KernelSpec& spec) { return reshape(spec); }
-Prepared neg(const KernelSpec& spec) { return one(spec, [](auto x) { return -x; }); }
-Prepared exp(const KernelSpec& spec) { return one(spec, [](auto x) { return std::exp(x); }); }
-Prepared log(const KernelSpec& spec) { return one(spec, [](auto x) { return std::log(x); }); }
-Prepared sqrt(const KernelSpec& spec) { return one(spec, [](auto x) { return std::sqrt(x); }); }
-Prepared rsqrt(const KernelSpec& spec) { return one(spec, [](auto x) { return 1 / std::sqrt(x); }); }
-Prepared square(const KernelSpec& spec) { return one(spec, [](auto x) { return x * x; }); }
-Prepared tanh(const KernelSpec& spec) { return one(spec, [](auto x) { return std::tanh(x); }); }
-Prepared sigmoid(const KernelSpec& spec) { return one(spec, [](auto x) { return logistic(x); }); }
-Prepared reciprocal(const KernelSpec& spec) { return one(spec, [](auto x) { return 1 / x; }); }
+Prepared neg(const KernelSpec& spec) {
+  return one(spec, [](auto x) { return -x; });
+}
+Prepared exp(const KernelSpec& spec) {
+  return one(spec, [](auto x) { return std::exp(x); });
+}
+Prepared log(const KernelSpec& spec) {
+  return one(spec, [](auto x) { return std::log(x); });
+}
+Prepared sqrt(const KernelSpec& spec) {
+  return one(spec, [](auto x) { return std::sqrt(x); });
+}
+Prepared rsqrt(const KernelSpec& spec) {
+  return one(spec, [](auto x) { return 1 / std::sqrt(x); });
+}
+Prepared square(const KernelSpec& spec) {
+  return one(spec, [](auto x) { return x * x; });
+}
+Prepared tanh(const KernelSpec& spec) {
+  return one(spec, [](auto x) { return std::tanh(x); });
+}
+Prepared sigmoid(const KernelSpec& spec) {
+  return one(spec, [](auto x) { return logistic(x); });
+}
+Prepared reciprocal(const KernelSpec& spec) {
+  return one(spec, [](auto x) { return 1 / x; });
+}
 
 Prepared scale(const KernelSpec& spec) {
   const double factor = spec.attributes->number("factor", 1);
@@ -78,7 +98,9 @@ Prepared gelu_vjp(const KernelSpec& spec) {
   });
 }
 
-Prepared silu(const KernelSpec& spec) { return one(spec, [](auto x) { return x * logistic(x); }); }
+Prepared silu(const KernelSpec& spec) {
+  return one(spec, [](auto x) { return x * logistic(x); });
+}
 
 Prepared silu_vjp(const KernelSpec& spec) {
   return two(spec, []<class A>(A x, A dy) {
@@ -91,17 +113,32 @@ Prepared convert(const KernelSpec& spec) {
   const int64_t n = spec.results[0].type.shape.elements();
   const Dtype from = spec.operands[0].type.dtype, to = spec.results[0].type.dtype;
   return {0, [n, from, to](const KernelCall& call) {
-            for (int64_t i = 0; i < n; ++i) store_number(call.results[0], to, i, load_number(call.operands[0], from, i));
+            for (int64_t i = 0; i < n; ++i)
+              store_number(call.results[0], to, i, load_number(call.operands[0], from, i));
           }};
 }
 
-Prepared add(const KernelSpec& spec) { return two(spec, [](auto a, auto b) { return a + b; }); }
-Prepared sub(const KernelSpec& spec) { return two(spec, [](auto a, auto b) { return a - b; }); }
-Prepared mul(const KernelSpec& spec) { return two(spec, [](auto a, auto b) { return a * b; }); }
-Prepared div(const KernelSpec& spec) { return two(spec, [](auto a, auto b) { return a / b; }); }
+Prepared add(const KernelSpec& spec) {
+  return two(spec, [](auto a, auto b) { return a + b; });
+}
+Prepared sub(const KernelSpec& spec) {
+  return two(spec, [](auto a, auto b) { return a - b; });
+}
+Prepared mul(const KernelSpec& spec) {
+  return two(spec, [](auto a, auto b) { return a * b; });
+}
+Prepared div(const KernelSpec& spec) {
+  return two(spec, [](auto a, auto b) { return a / b; });
+}
 // A NaN in either operand is the result.
-Prepared maximum(const KernelSpec& spec) { return two(spec, [](auto a, auto b) { return a >= b || a != a ? a : b; }); }
-Prepared minimum(const KernelSpec& spec) { return two(spec, [](auto a, auto b) { return a <= b || a != a ? a : b; }); }
-Prepared log_add(const KernelSpec& spec) { return two(spec, [](auto m, auto s) { return m + std::log(s); }); }
+Prepared maximum(const KernelSpec& spec) {
+  return two(spec, [](auto a, auto b) { return a >= b || a != a ? a : b; });
+}
+Prepared minimum(const KernelSpec& spec) {
+  return two(spec, [](auto a, auto b) { return a <= b || a != a ? a : b; });
+}
+Prepared log_add(const KernelSpec& spec) {
+  return two(spec, [](auto m, auto s) { return m + std::log(s); });
+}
 
 }  // namespace meshard::reference

@@ -41,7 +41,9 @@ Prepared iota(const KernelSpec& spec) {
   const KernelOperand& y = spec.results[0];
   const auto dimension = static_cast<size_t>(spec.attributes->integer("dimension"));
   MESHARD_CHECK(dimension < y.dims.size(), "iota runs along a dimension of its result");
-  struct Axis { int64_t size, stride, step; };  // elements in the block between neighbours, and how far their values are apart
+  struct Axis {
+    int64_t size, stride, step;
+  };  // elements in the block between neighbours, and how far their values are apart
   std::vector<Axis> axes;
   int64_t first = 0, step = 1;
   const std::vector<int64_t> strides = factor_strides(spec, y);

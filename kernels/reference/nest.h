@@ -1,5 +1,5 @@
-// Loops over factors. A Nest<N> walks the points of some factors with an offset into each of N row-major blocks; a block
-// that lacks a factor stays where it is along it.
+// Loops over factors. A Nest<N> walks the points of some factors with an offset into each of N row-major blocks; a
+// block that lacks a factor stays where it is along it.
 //
 //   Nest<2> nest(spec, factors_of(y), {&x, &y});
 //   nest.each({}, [&](const Offsets<2>& at) { y_data[at[1]] = x_data[at[0]]; });

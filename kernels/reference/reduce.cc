@@ -20,7 +20,8 @@ Prepared reduce(const KernelSpec& spec, double neutral, F fold, double factor = 
               T* y = out<T>(call);
               kept.each({}, [&](const Offsets<2>& at) {
                 auto so_far = static_cast<Sum<T>>(neutral);
-                folded.each(at, [&](const Offsets<2>& here) { so_far = fold(so_far, static_cast<Sum<T>>(x[here[0]])); });
+                folded.each(at,
+                            [&](const Offsets<2>& here) { so_far = fold(so_far, static_cast<Sum<T>>(x[here[0]])); });
                 y[at[1]] = static_cast<T>(so_far * static_cast<Sum<T>>(factor));
               });
             }};
@@ -45,8 +46,10 @@ Prepared min(const KernelSpec& spec) {
 
 Prepared mean(const KernelSpec& spec) {
   double count = 1;
-  for (int f : reduced_factors(spec, spec.results[0])) count *= static_cast<double>(spec.factors[static_cast<size_t>(f)].global);
-  return reduce(spec, 0, [](auto s, auto x) { return s + x; }, 1 / count);
+  for (int f : reduced_factors(spec, spec.results[0]))
+    count *= static_cast<double>(spec.factors[static_cast<size_t>(f)].global);
+  return reduce(
+      spec, 0, [](auto s, auto x) { return s + x; }, 1 / count);
 }
 
 Prepared sum_squares(const KernelSpec& spec) {

@@ -24,8 +24,8 @@ Prepared rope(const KernelSpec& spec) {
               T* y = out<T>(call);
               for (int64_t i = 0; i < count; ++i) {
                 for (int64_t j = 0; j < half; ++j) {
-                  const double angle =
-                      static_cast<double>(begin + i) * std::pow(theta, -2.0 * static_cast<double>(j) / static_cast<double>(e));
+                  const double angle = static_cast<double>(begin + i) *
+                                       std::pow(theta, -2.0 * static_cast<double>(j) / static_cast<double>(e));
                   const A c = static_cast<A>(std::cos(angle)), s = static_cast<A>(sign * std::sin(angle));
                   rows.each({i * stride + j}, [&](const Offsets<1>& at) {
                     const A low = static_cast<A>(x[at[0]]), high = static_cast<A>(x[at[0] + half]);

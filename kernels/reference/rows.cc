@@ -20,7 +20,8 @@ Prepared softmax(const KernelSpec& spec) {
                 A top = -std::numeric_limits<A>::infinity(), sum = 0;
                 for (int64_t i = 0; i < rows.size; ++i) top = std::max(top, static_cast<A>(x[i]));
                 for (int64_t i = 0; i < rows.size; ++i) sum += std::exp(static_cast<A>(x[i]) - top);
-                for (int64_t i = 0; i < rows.size; ++i) y[i] = static_cast<T>(std::exp(static_cast<A>(x[i]) - top) / sum);
+                for (int64_t i = 0; i < rows.size; ++i)
+                  y[i] = static_cast<T>(std::exp(static_cast<A>(x[i]) - top) / sum);
               }
             }};
   });
@@ -104,8 +105,8 @@ namespace {
 // One row of either norm: hat = (x - mean) rstd, y = hat weight + bias. Writes dx and adds to dweight and dbias (in A).
 // `centred`: the mean was taken off, so that dx has mean 0 too.
 template <class T, class A>
-void norm_row_vjp(const T* x, const T* weight, A mean, A rstd, const T* dy, int64_t size, bool centred, T* dx, A* dweight,
-                  A* dbias) {
+void norm_row_vjp(const T* x, const T* weight, A mean, A rstd, const T* dy, int64_t size, bool centred, T* dx,
+                  A* dweight, A* dbias) {
   A sum = 0, dot = 0;
   for (int64_t i = 0; i < size; ++i) {
     const A hat = (static_cast<A>(x[i]) - mean) * rstd, d = static_cast<A>(dy[i]);

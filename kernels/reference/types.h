@@ -17,10 +17,14 @@ using Sum = std::conditional_t<std::is_same_v<T, double>, double, float>;
 template <class F>
 Prepared for_float(Dtype dtype, const F& make) {
   switch (dtype) {
-    case Dtype::f64: return make.template operator()<double>();
-    case Dtype::f32: return make.template operator()<float>();
-    case Dtype::bf16: return make.template operator()<bfloat16>();
-    case Dtype::i32: break;
+    case Dtype::f64:
+      return make.template operator()<double>();
+    case Dtype::f32:
+      return make.template operator()<float>();
+    case Dtype::bf16:
+      return make.template operator()<bfloat16>();
+    case Dtype::i32:
+      break;
   }
   throw InternalError("a kernel for floats was asked to take integers");
 }
@@ -34,26 +38,42 @@ Prepared for_any(Dtype dtype, const F& make) {
 // Small values beside the large ones (a row's statistics, scalars), whose float type may be another.
 inline double load_number(const void* data, Dtype dtype, int64_t i) {
   switch (dtype) {
-    case Dtype::f64: return static_cast<const double*>(data)[i];
-    case Dtype::f32: return static_cast<const float*>(data)[i];
-    case Dtype::bf16: return static_cast<float>(static_cast<const bfloat16*>(data)[i]);
-    case Dtype::i32: break;
+    case Dtype::f64:
+      return static_cast<const double*>(data)[i];
+    case Dtype::f32:
+      return static_cast<const float*>(data)[i];
+    case Dtype::bf16:
+      return static_cast<float>(static_cast<const bfloat16*>(data)[i]);
+    case Dtype::i32:
+      break;
   }
   return static_cast<const int32_t*>(data)[i];
 }
 
 inline void store_number(void* data, Dtype dtype, int64_t i, double value) {
   switch (dtype) {
-    case Dtype::f64: static_cast<double*>(data)[i] = value; return;
-    case Dtype::f32: static_cast<float*>(data)[i] = static_cast<float>(value); return;
-    case Dtype::bf16: static_cast<bfloat16*>(data)[i] = bfloat16(static_cast<float>(value)); return;
-    case Dtype::i32: static_cast<int32_t*>(data)[i] = static_cast<int32_t>(value); return;
+    case Dtype::f64:
+      static_cast<double*>(data)[i] = value;
+      return;
+    case Dtype::f32:
+      static_cast<float*>(data)[i] = static_cast<float>(value);
+      return;
+    case Dtype::bf16:
+      static_cast<bfloat16*>(data)[i] = bfloat16(static_cast<float>(value));
+      return;
+    case Dtype::i32:
+      static_cast<int32_t*>(data)[i] = static_cast<int32_t>(value);
+      return;
   }
 }
 
 template <class T>
-const T* in(const KernelCall& call, size_t i) { return static_cast<const T*>(call.operands[i]); }
+const T* in(const KernelCall& call, size_t i) {
+  return static_cast<const T*>(call.operands[i]);
+}
 template <class T>
-T* out(const KernelCall& call, size_t i = 0) { return static_cast<T*>(call.results[i]); }
+T* out(const KernelCall& call, size_t i = 0) {
+  return static_cast<T*>(call.results[i]);
+}
 
 }  // namespace meshard

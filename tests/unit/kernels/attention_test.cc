@@ -21,14 +21,16 @@ TEST_CASE("attention is softmax(scale q k) v over the positions that are seen") 
       for (int64_t j = 0; j < (causal ? begin + i + 1 : s); ++j) {
         double score = 0;
         for (int64_t x = 0; x < e; ++x) {
-          score += c.input(0)[static_cast<size_t>((head * t + i) * e + x)] * c.input(1)[static_cast<size_t>((head * s + j) * e + x)];
+          score += c.input(0)[static_cast<size_t>((head * t + i) * e + x)] *
+                   c.input(1)[static_cast<size_t>((head * s + j) * e + x)];
         }
         p.push_back(std::exp(score / 2));
         sum += p.back();
       }
       for (int64_t x = 0; x < e; ++x) {
         double o = 0;
-        for (size_t j = 0; j < p.size(); ++j) o += p[j] / sum * c.input(2)[static_cast<size_t>((head * s + static_cast<int64_t>(j)) * e + x)];
+        for (size_t j = 0; j < p.size(); ++j)
+          o += p[j] / sum * c.input(2)[static_cast<size_t>((head * s + static_cast<int64_t>(j)) * e + x)];
         CHECK(got[0][static_cast<size_t>((head * t + i) * e + x)] == Approx(o));
       }
       CHECK(got[1][static_cast<size_t>(head * t + i)] == Approx(std::log(sum)));
@@ -41,12 +43,17 @@ struct Shapes {
 };
 
 TEST_CASE("tuned attention agrees with the reference") {
-  const auto z = GENERATE(values<Shapes>({{2, 3, 5, 5, 0, 5, 16}, {1, 1, 70, 70, 0, 70, 64}, {1, 2, 65, 200, 100, 200, 20},
-                                          {1, 1, 1, 9, 8, 9, 2}, {0, 2, 4, 4, 0, 4, 8}, {2, 2, 0, 4, 4, 4, 8}}));
+  const auto z = GENERATE(values<Shapes>({{2, 3, 5, 5, 0, 5, 16},
+                                          {1, 1, 70, 70, 0, 70, 64},
+                                          {1, 2, 65, 200, 100, 200, 20},
+                                          {1, 1, 1, 9, 8, 9, 2},
+                                          {0, 2, 4, 4, 0, 4, 8},
+                                          {2, 2, 0, 4, 4, 4, 8}}));
   const bool causal = GENERATE(true, false);
   const Attributes attributes{{"causal", causal}, {"scale", 0.3}};
-  const std::map<std::string, Part> sizes{{"b", {z.b, z.b, 0}},   {"h", {z.h, z.h, 0}}, {"t", {z.t, z.t_global, z.begin}},
-                                          {"s", {z.s, z.s, 0}},   {"e", {z.e, z.e, 0}}, {"g", {z.h, z.h, 0}}, {"r", {2, 2, 0}}};
+  const std::map<std::string, Part> sizes{{"b", {z.b, z.b, 0}}, {"h", {z.h, z.h, 0}}, {"t", {z.t, z.t_global, z.begin}},
+                                          {"s", {z.s, z.s, 0}}, {"e", {z.e, z.e, 0}}, {"g", {z.h, z.h, 0}},
+                                          {"r", {2, 2, 0}}};
   const auto both = [&](const char* forward, const char* backward) {
     Case f(forward, sizes, attributes), g(backward, sizes, attributes);
     check_cpu(f, cpu::attention, reference::attention, 1e-5);
@@ -65,7 +72,8 @@ TEST_CASE("tuned attention agrees with the reference") {
 
 TEST_CASE("a query's result does not depend on the block that it stands in") {
   Case all(kPlain, Case::whole({{"b", 1}, {"h", 1}, {"t", 100}, {"s", 100}, {"e", 16}}));
-  Case part(kPlain, {{"b", {1, 1, 0}}, {"h", {1, 1, 0}}, {"t", {37, 100, 63}}, {"s", {100, 100, 0}}, {"e", {16, 16, 0}}});
+  Case part(kPlain,
+            {{"b", {1, 1, 0}}, {"h", {1, 1, 0}}, {"t", {37, 100, 63}}, {"s", {100, 100, 0}}, {"e", {16, 16, 0}}});
   std::copy(all.input(0).begin() + 63 * 16, all.input(0).end(), part.input(0).begin());
   part.input(1) = all.input(1);
   part.input(2) = all.input(2);

@@ -6,7 +6,8 @@ namespace meshard {
 namespace {
 
 TEST_CASE("transpose moves factors") {
-  Case c("a b -> b a", Case::whole({{"a", 2}, {"b", 3}}), {}, GENERATE(Dtype::f64, Dtype::f32, Dtype::bf16, Dtype::i32));
+  Case c("a b -> b a", Case::whole({{"a", 2}, {"b", 3}}), {},
+         GENERATE(Dtype::f64, Dtype::f32, Dtype::bf16, Dtype::i32));
   c.input(0) = {1, 2, 3, 4, 5, 6};
   CHECK(c.run(reference::transpose)[0] == std::vector<double>{1, 4, 2, 5, 3, 6});
   CHECK(c.run(cpu::transpose)[0] == std::vector<double>{1, 4, 2, 5, 3, 6});
@@ -14,8 +15,8 @@ TEST_CASE("transpose moves factors") {
 
 TEST_CASE("tuned copies agree with the reference") {
   const auto rule = GENERATE(as<std::string>(), "a b -> b a", "a b c -> b a c", "a b c -> c b a", "a b c -> a c b",
-                             "a (b c) -> a c b", "a b c d -> a c b d", "a b c d -> (d a) (c b)", "a b -> a b", "a o -> o a",
-                             "a 1 b -> b 1 a", "d a b c -> a b d c");
+                             "a (b c) -> a c b", "a b c d -> a c b d", "a b c d -> (d a) (c b)", "a b -> a b",
+                             "a o -> o a", "a 1 b -> b 1 a", "d a b c -> a b d c");
   INFO(rule);
   Case c(rule, Case::whole({{"a", 17}, {"b", 35}, {"c", 4}, {"d", 21}, {"o", 0}}));
   check_cpu(c, cpu::transpose, reference::transpose, 1e-30);

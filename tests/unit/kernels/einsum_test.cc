@@ -6,7 +6,8 @@ namespace meshard {
 namespace {
 
 TEST_CASE("einsum sums products over the factors that the result lacks") {
-  Case c("m k, k n -> m n", Case::whole({{"m", 2}, {"k", 3}, {"n", 2}}), {}, GENERATE(Dtype::f64, Dtype::f32, Dtype::bf16));
+  Case c("m k, k n -> m n", Case::whole({{"m", 2}, {"k", 3}, {"n", 2}}), {},
+         GENERATE(Dtype::f64, Dtype::f32, Dtype::bf16));
   c.input(0) = {1, 2, 3, 4, 5, 6};
   c.input(1) = {1, 0, 0, 1, 2, -1};
   CHECK(c.run(reference::einsum)[0] == std::vector<double>{7, -1, 16, -1});
@@ -21,15 +22,25 @@ TEST_CASE("einsum sums products over the factors that the result lacks") {
 }
 
 TEST_CASE("tuned einsum agrees with the reference") {
-  const auto sizes = Case::whole({{"b", 3}, {"t", 5}, {"s", 6}, {"d", 7}, {"h", 4}, {"e", 16}, {"f", 33}, {"v", 19},
-                                  {"g", 2}, {"r", 2}, {"one", 1}});
-  const auto rule = GENERATE(as<std::string>(),
-      "b t d, d f -> b t f", "b t f, d f -> b t d", "b t d, b t f -> d f", "b t d, v d -> b t v", "b t v, v d -> b t d",
-      "b t v, b t d -> v d", "b t d, d h e -> b h t e", "b h t e, d h e -> b t d", "b t d, b h t e -> d h e",
-      "b h t e, h e d -> b t d", "b h t e, b h s e -> b h t s", "b h t s, b h s e -> b h t e", "b h t s, b h t e -> b h s e",
-      "b g r t e, b g s e -> b g r t s", "b t d, d -> b t", "d, b t d -> b t", "t, d -> t d", "d, t -> t d", "t, d -> d t",
-      "b t (h e), (h e) d -> b t d", "b t d, b d f -> b t f", "b t d, f d -> f b t", "b t d, b t -> d", "b s h e, b t h e -> b h t s",
-      "one t d, d f -> one t f", "t d, t d -> d t one");
+  const auto sizes = Case::whole({{"b", 3},
+                                  {"t", 5},
+                                  {"s", 6},
+                                  {"d", 7},
+                                  {"h", 4},
+                                  {"e", 16},
+                                  {"f", 33},
+                                  {"v", 19},
+                                  {"g", 2},
+                                  {"r", 2},
+                                  {"one", 1}});
+  const auto rule =
+      GENERATE(as<std::string>(), "b t d, d f -> b t f", "b t f, d f -> b t d", "b t d, b t f -> d f",
+               "b t d, v d -> b t v", "b t v, v d -> b t d", "b t v, b t d -> v d", "b t d, d h e -> b h t e",
+               "b h t e, d h e -> b t d", "b t d, b h t e -> d h e", "b h t e, h e d -> b t d",
+               "b h t e, b h s e -> b h t s", "b h t s, b h s e -> b h t e", "b h t s, b h t e -> b h s e",
+               "b g r t e, b g s e -> b g r t s", "b t d, d -> b t", "d, b t d -> b t", "t, d -> t d", "d, t -> t d",
+               "t, d -> d t", "b t (h e), (h e) d -> b t d", "b t d, b d f -> b t f", "b t d, f d -> f b t",
+               "b t d, b t -> d", "b s h e, b t h e -> b h t s", "one t d, d f -> one t f", "t d, t d -> d t one");
   INFO(rule);
   Case c(rule, sizes);
   if (!c.taken(cpu::einsum)) {

@@ -14,16 +14,22 @@ TEST_CASE("tuned functions of one value agree with the reference") {
   const Attributes attributes{{"factor", -0.75}, {"amount", 0.5}};
   Case c("a b -> a b", Case::whole({{"a", 301}, {"b", 67}}), attributes);
   for (double& x : c.input(0)) x *= 30;
-  for (const Pair& p : {Pair{"neg", cpu::neg, reference::neg}, {"square", cpu::square, reference::square},
-                        {"tanh", cpu::tanh, reference::tanh}, {"sigmoid", cpu::sigmoid, reference::sigmoid},
-                        {"reciprocal", cpu::reciprocal, reference::reciprocal}, {"scale", cpu::scale, reference::scale},
-                        {"offset", cpu::offset, reference::offset}, {"gelu", cpu::gelu, reference::gelu},
-                        {"silu", cpu::silu, reference::silu}, {"exp", cpu::exp, reference::exp}}) {
+  for (const Pair& p : {Pair{"neg", cpu::neg, reference::neg},
+                        {"square", cpu::square, reference::square},
+                        {"tanh", cpu::tanh, reference::tanh},
+                        {"sigmoid", cpu::sigmoid, reference::sigmoid},
+                        {"reciprocal", cpu::reciprocal, reference::reciprocal},
+                        {"scale", cpu::scale, reference::scale},
+                        {"offset", cpu::offset, reference::offset},
+                        {"gelu", cpu::gelu, reference::gelu},
+                        {"silu", cpu::silu, reference::silu},
+                        {"exp", cpu::exp, reference::exp}}) {
     INFO(p.name);
     check_cpu(c, p.cpu, p.reference);
   }
   for (double& x : c.input(0)) x = std::abs(x) + 1e-6;
-  for (const Pair& p : {Pair{"log", cpu::log, reference::log}, {"sqrt", cpu::sqrt, reference::sqrt},
+  for (const Pair& p : {Pair{"log", cpu::log, reference::log},
+                        {"sqrt", cpu::sqrt, reference::sqrt},
                         {"rsqrt", cpu::rsqrt, reference::rsqrt}}) {
     INFO(p.name);
     check_cpu(c, p.cpu, p.reference);
@@ -32,9 +38,16 @@ TEST_CASE("tuned functions of one value agree with the reference") {
 
 TEST_CASE("own exp, tanh and log are exact to about 1e-6 relative everywhere, and keep the special values") {
   const double inf = std::numeric_limits<double>::infinity();
-  struct Function { PrepareFn cpu; double (*exact)(double); double from, to; };
-  for (const Function& f : {Function{cpu::exp, std::exp, -87, 88}, {cpu::tanh, std::tanh, -12, 12},
-                            {cpu::tanh, std::tanh, -1e-3, 1e-3}, {cpu::log, std::log, 1e-30, 3e38}, {cpu::log, std::log, 0.9, 1.1},
+  struct Function {
+    PrepareFn cpu;
+    double (*exact)(double);
+    double from, to;
+  };
+  for (const Function& f : {Function{cpu::exp, std::exp, -87, 88},
+                            {cpu::tanh, std::tanh, -12, 12},
+                            {cpu::tanh, std::tanh, -1e-3, 1e-3},
+                            {cpu::log, std::log, 1e-30, 3e38},
+                            {cpu::log, std::log, 0.9, 1.1},
                             {cpu::log, std::log, 1e-44, 1e-37}}) {
     Case c("a -> a", Case::whole({{"a", 5000}}));
     for (size_t i = 0; i < 5000; ++i) {
@@ -76,15 +89,20 @@ TEST_CASE("an element's value does not depend on where it stands") {
 
 TEST_CASE("tuned pairs agree with the reference, repeated operands too") {
   const auto rule = GENERATE(as<std::string>(), "a b, a b -> a b", "a b, b -> a b", "b, a b -> a b", "a b, a 1 -> a b",
-                             "a 1, b -> a b", ", a b -> a b", "a b, -> a b", "a b c, b c -> a b c", "a b c, a 1 c -> a b c",
-                             ", -> ", "o b, b -> o b");
+                             "a 1, b -> a b", ", a b -> a b", "a b, -> a b", "a b c, b c -> a b c",
+                             "a b c, a 1 c -> a b c", ", -> ", "o b, b -> o b");
   INFO(rule);
   Case c(rule, Case::whole({{"a", 37}, {"b", 45}, {"c", 20}, {"o", 0}}));
   for (double& x : c.input(1)) x += 2;  // away from 0, for div and log
-  for (const Pair& p : {Pair{"add", cpu::add, reference::add}, {"sub", cpu::sub, reference::sub}, {"mul", cpu::mul, reference::mul},
-                        {"div", cpu::div, reference::div}, {"maximum", cpu::maximum, reference::maximum},
-                        {"minimum", cpu::minimum, reference::minimum}, {"gelu_vjp", cpu::gelu_vjp, reference::gelu_vjp},
-                        {"silu_vjp", cpu::silu_vjp, reference::silu_vjp}, {"log_add", cpu::log_add, reference::log_add}}) {
+  for (const Pair& p : {Pair{"add", cpu::add, reference::add},
+                        {"sub", cpu::sub, reference::sub},
+                        {"mul", cpu::mul, reference::mul},
+                        {"div", cpu::div, reference::div},
+                        {"maximum", cpu::maximum, reference::maximum},
+                        {"minimum", cpu::minimum, reference::minimum},
+                        {"gelu_vjp", cpu::gelu_vjp, reference::gelu_vjp},
+                        {"silu_vjp", cpu::silu_vjp, reference::silu_vjp},
+                        {"log_add", cpu::log_add, reference::log_add}}) {
     INFO(p.name);
     check_cpu(c, p.cpu, p.reference);
   }
@@ -102,7 +120,7 @@ TEST_CASE("a NaN in either operand is the larger and the smaller of both") {
 
 TEST_CASE("gradients of gelu and silu are the slopes") {
   for (const auto& [f, vjp] : std::vector<std::pair<PrepareFn, PrepareFn>>{{reference::gelu, reference::gelu_vjp},
-                                                                            {reference::silu, reference::silu_vjp}}) {
+                                                                           {reference::silu, reference::silu_vjp}}) {
     Case y("a -> a", Case::whole({{"a", 2}}), {}, Dtype::f64), dx("a, a -> a", Case::whole({{"a", 2}}), {}, Dtype::f64);
     for (double x : {-3.0, -0.4, 0.0, 0.7, 2.5}) {
       y.input(0) = {x - 1e-5, x + 1e-5};
@@ -116,8 +134,11 @@ TEST_CASE("gradients of gelu and silu are the slopes") {
 }
 
 TEST_CASE("convert rounds to nearest even, and cuts towards integers") {
-  for (const auto& [from, to] : {std::pair{Dtype::f32, Dtype::bf16}, {Dtype::bf16, Dtype::f32}, {Dtype::f64, Dtype::f32},
-                                 {Dtype::f32, Dtype::f64}, {Dtype::f64, Dtype::bf16}}) {
+  for (const auto& [from, to] : {std::pair{Dtype::f32, Dtype::bf16},
+                                 {Dtype::bf16, Dtype::f32},
+                                 {Dtype::f64, Dtype::f32},
+                                 {Dtype::f32, Dtype::f64},
+                                 {Dtype::f64, Dtype::bf16}}) {
     Case c("a -> a", Case::whole({{"a", 70}}));
     c.spec().operands[0].type.dtype = from;
     c.spec().results[0].type.dtype = to;
@@ -159,8 +180,10 @@ TEST_CASE("adamw follows its formula, in place too") {
     reinterpret_cast<float*>(v.data())[i] = static_cast<float>(c.input(2)[i]);
     reinterpret_cast<float*>(g.data())[i] = static_cast<float>(c.input(3)[i]);
   }
-  for (size_t i = 0; i < 3; ++i) *reinterpret_cast<float*>(scalars.data() + 64 * i) = static_cast<float>(c.input(4 + i)[0]);
-  const std::vector<void*> operands{w.data(), m.data(), v.data(), g.data(), scalars.data(), scalars.data() + 64, scalars.data() + 128};
+  for (size_t i = 0; i < 3; ++i)
+    *reinterpret_cast<float*>(scalars.data() + 64 * i) = static_cast<float>(c.input(4 + i)[0]);
+  const std::vector<void*> operands{
+      w.data(), m.data(), v.data(), g.data(), scalars.data(), scalars.data() + 64, scalars.data() + 128};
   const std::vector<void*> results{w.data(), m.data(), v.data()};
   cpu::adamw(c.spec()).run({operands, results, nullptr});
   for (size_t i = 0; i < 21; ++i) {

@@ -64,7 +64,8 @@ TEST_CASE("random numbers have their distribution, and depend on seed and name")
 }
 
 TEST_CASE("the kernels count from the block's begin, in dimensions of two factors too") {
-  const Attributes attributes{{"seed", int64_t{3}}, {"name", std::string("x")}, {"scale", 0.5}, {"dimension", int64_t{1}}};
+  const Attributes attributes{
+      {"seed", int64_t{3}}, {"name", std::string("x")}, {"scale", 0.5}, {"dimension", int64_t{1}}};
   Case all(" -> a (b c)", Case::whole({{"a", 3}, {"b", 4}, {"c", 5}}), attributes);
   Case part(" -> a (b c)", {{"a", {2, 3, 1}}, {"b", {2, 4, 2}}, {"c", {5, 5, 0}}}, attributes);
   for (PrepareFn kernel : {reference::random_normal, reference::random_uniform, reference::iota}) {

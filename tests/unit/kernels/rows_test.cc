@@ -6,8 +6,9 @@ namespace meshard {
 namespace {
 
 std::map<std::string, Part> shapes() {
-  return GENERATE(values({Case::whole({{"b", 3}, {"c", 131}, {"v", 131}}), Case::whole({{"b", 70}, {"c", 16}, {"v", 16}}),
-                          Case::whole({{"b", 1}, {"c", 1}, {"v", 1}}), Case::whole({{"b", 0}, {"c", 5}, {"v", 5}})}));
+  return GENERATE(
+      values({Case::whole({{"b", 3}, {"c", 131}, {"v", 131}}), Case::whole({{"b", 70}, {"c", 16}, {"v", 16}}),
+              Case::whole({{"b", 1}, {"c", 1}, {"v", 1}}), Case::whole({{"b", 0}, {"c", 5}, {"v", 5}})}));
 }
 
 TEST_CASE("tuned rows agree with the reference") {
@@ -45,8 +46,8 @@ TEST_CASE("layer_norm gives rows of mean 0 and variance 1, rms_norm of mean squa
   CHECK(rms.run(reference::rms_norm)[0][1] == Approx(40 / std::sqrt(12.5)));
 }
 
-// The gradient of sum(weights * f(inputs)) by central differences against the vjp, in f64: results r of f are weighted by the
-// vjp's last operand if r is 0 and do not count otherwise.
+// The gradient of sum(weights * f(inputs)) by central differences against the vjp, in f64: results r of f are weighted
+// by the vjp's last operand if r is 0 and do not count otherwise.
 void check_gradient(Case& f, PrepareFn forward, Case& g, PrepareFn backward, size_t inputs) {
   const std::vector<double> dy = g.input(g.spec().operands.size() - 1);
   const auto value = [&] {
@@ -70,8 +71,10 @@ void check_gradient(Case& f, PrepareFn forward, Case& g, PrepareFn backward, siz
 }
 
 TEST_CASE("the reference's gradients are the slopes of its values") {
-  const auto sizes = Case::whole({{"b", 2}, {"c", 5}, {"v", 5}, {"h", 2}, {"t", 3}, {"s", 4}, {"e", 2}, {"g", 2}, {"r", 2}});
-  Case layer("b c, c, c -> b c, b, b", sizes, {}, Dtype::f64), layer_vjp("b c, c, b, b, b c -> b c, c, c", sizes, {}, Dtype::f64);
+  const auto sizes =
+      Case::whole({{"b", 2}, {"c", 5}, {"v", 5}, {"h", 2}, {"t", 3}, {"s", 4}, {"e", 2}, {"g", 2}, {"r", 2}});
+  Case layer("b c, c, c -> b c, b, b", sizes, {}, Dtype::f64),
+      layer_vjp("b c, c, b, b, b c -> b c, c, c", sizes, {}, Dtype::f64);
   auto y = layer.run(reference::layer_norm);
   layer_vjp.input(0) = layer.input(0);
   layer_vjp.input(1) = layer.input(1);
@@ -98,9 +101,11 @@ TEST_CASE("the reference's gradients are the slopes of its values") {
   check_gradient(loss, reference::cross_entropy, loss_vjp, reference::cross_entropy_vjp, 1);
 
   for (const bool grouped : {false, true}) {
-    const std::string q = grouped ? "b g r t e" : "b h t e", k = grouped ? "b g s e" : "b h s e", lse = q.substr(0, q.size() - 2);
+    const std::string q = grouped ? "b g r t e" : "b h t e", k = grouped ? "b g s e" : "b h s e",
+                      lse = q.substr(0, q.size() - 2);
     Case attention(q + ", " + k + ", " + k + " -> " + q + ", " + lse, sizes, {}, Dtype::f64);
-    Case vjp(q + ", " + k + ", " + k + ", " + q + ", " + lse + ", " + q + " -> " + q + ", " + k + ", " + k, sizes, {}, Dtype::f64);
+    Case vjp(q + ", " + k + ", " + k + ", " + q + ", " + lse + ", " + q + " -> " + q + ", " + k + ", " + k, sizes, {},
+             Dtype::f64);
     y = attention.run(reference::attention);
     for (size_t i = 0; i < 3; ++i) vjp.input(i) = attention.input(i);
     vjp.input(3) = y[0];
@@ -110,7 +115,8 @@ TEST_CASE("the reference's gradients are the slopes of its values") {
 }
 
 TEST_CASE("a split vocabulary: the vjp and pick of a block are those of the whole") {
-  Case loss("b v, b, b, b -> b v", Case::whole({{"b", 3}, {"v", 7}})), pick("b v, b -> b", Case::whole({{"b", 3}, {"v", 7}}));
+  Case loss("b v, b, b, b -> b v", Case::whole({{"b", 3}, {"v", 7}})),
+      pick("b v, b -> b", Case::whole({{"b", 3}, {"v", 7}}));
   const auto part = [](Case& from, Case& to, size_t begin, size_t size) {
     for (size_t b = 0; b < 3; ++b) {
       for (size_t v = 0; v < size; ++v) to.input(0)[b * size + v] = from.input(0)[b * 7 + begin + v];
@@ -126,7 +132,8 @@ TEST_CASE("a split vocabulary: the vjp and pick of a block are those of the whol
     std::vector<double> picked(3, 0.0);
     for (const auto& [begin, size] : {std::pair<size_t, size_t>{0, 4}, {4, 3}}) {
       const Part v{static_cast<int64_t>(size), 7, static_cast<int64_t>(begin)};
-      Case block("b v, b, b, b -> b v", {{"b", {3, 3, 0}}, {"v", v}}), pick_block("b v, b -> b", {{"b", {3, 3, 0}}, {"v", v}});
+      Case block("b v, b, b, b -> b v", {{"b", {3, 3, 0}}, {"v", v}}),
+          pick_block("b v, b -> b", {{"b", {3, 3, 0}}, {"v", v}});
       block.integers(1, 7);
       pick_block.integers(1, 7);
       part(loss, block, begin, size);
@@ -147,7 +154,8 @@ TEST_CASE("rope turns pairs by the global position, and back") {
   Case c(rule, {{"b", {2, 2, 0}}, {"h", {3, 3, 0}}, {"t", {5, 9, 4}}, {"e", {34, 34, 0}}}, {{"theta", 100.0}});
   check_cpu(c, cpu::rope, reference::rope, 1e-6);
   const auto turned = c.run(reference::rope)[0];
-  Case back(rule, {{"b", {2, 2, 0}}, {"h", {3, 3, 0}}, {"t", {5, 9, 4}}, {"e", {34, 34, 0}}}, {{"theta", 100.0}, {"inverse", true}});
+  Case back(rule, {{"b", {2, 2, 0}}, {"h", {3, 3, 0}}, {"t", {5, 9, 4}}, {"e", {34, 34, 0}}},
+            {{"theta", 100.0}, {"inverse", true}});
   back.input(0) = turned;
   CHECK(distance(back.run(reference::rope)[0], c.input(0)) < 1e-6);
   check_cpu(back, cpu::rope, reference::rope, 1e-6);

@@ -60,20 +60,23 @@ class Case {
     for (double& x : inputs_[i]) x = std::floor((x + 1) / 2 * static_cast<double>(below));
   }
   void all(Dtype dtype) {
-    for (KernelOperand& o : spec_.operands) if (o.type.dtype != Dtype::i32) o.type.dtype = dtype;
+    for (KernelOperand& o : spec_.operands)
+      if (o.type.dtype != Dtype::i32) o.type.dtype = dtype;
     for (KernelOperand& o : spec_.results) o.type.dtype = dtype;
   }
 
   bool taken(PrepareFn kernel) const { return static_cast<bool>(kernel(spec_).run); }
 
-  // All results, one after the other. Twice: the second run must give the same bits. Guard bytes around results must stay.
+  // All results, one after the other. Twice: the second run must give the same bits. Guard bytes around results must
+  // stay.
   std::vector<std::vector<double>> run(PrepareFn kernel) {
     const Prepared prepared = kernel(spec_);
     REQUIRE(prepared.run);
     std::vector<Buffer> operands, results;
     for (size_t i = 0; i < spec_.operands.size(); ++i) {
       operands.emplace_back(spec_.operands[i].type.bytes() + kGuard);
-      for (size_t j = 0; j < inputs_[i].size(); ++j) put(operands.back().data(), spec_.operands[i].type.dtype, j, inputs_[i][j]);
+      for (size_t j = 0; j < inputs_[i].size(); ++j)
+        put(operands.back().data(), spec_.operands[i].type.dtype, j, inputs_[i][j]);
     }
     for (const KernelOperand& result : spec_.results) results.emplace_back(result.type.bytes() + 2 * kGuard);
     Buffer workspace(prepared.workspace_bytes + kGuard);
@@ -93,7 +96,8 @@ class Case {
         REQUIRE(results[i].data()[j] == std::byte{0x5a});
         REQUIRE(results[i].data()[kGuard + bytes + j] == std::byte{0x5a});
       }
-      for (size_t j = 0; j < count(spec_.results[i]); ++j) values[i].push_back(get(out[i], spec_.results[i].type.dtype, j));
+      for (size_t j = 0; j < count(spec_.results[i]); ++j)
+        values[i].push_back(get(out[i], spec_.results[i].type.dtype, j));
     }
     for (int64_t j = 0; j < kGuard; ++j) REQUIRE(workspace.data()[prepared.workspace_bytes + j] == std::byte{0x7f});
     std::vector<std::byte> before(results[0].data(), results[0].data() + results[0].bytes());
