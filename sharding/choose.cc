@@ -34,8 +34,10 @@ class Chooser {
     const double allowed = share(splits[0]) * (1 + 1e-9);
     std::vector<Choice> all;
     for (const FactorAtoms& split : splits) {
-      if (share(split) > allowed) continue;
+      const bool too_much = share(split) > allowed;
       for (int group = -1; group < static_cast<int>(def_.linear.size()); ++group) {
+        // Adding up terms that are still sums is no work done twice: each device has terms of its own, and they are reduced once.
+        if (too_much && !joint(group)) continue;
         if (auto choice = price(split, group)) all.push_back(std::move(*choice));
       }
     }

@@ -273,9 +273,11 @@ class FunctionPartitioner {
     const ValueId copy = layout(whole) == target ? whole : fetch_part(from, target, why);
     asked_ = false;
     copies_[index(to)] = {copy};
-    // A vanished role hands its name on where the operand was made for nothing else, so that results keep their names.
+    // A vanished role hands its name on where the operand was made for nothing else, so that results keep their names. What a call
+    // gives is called as its function returns it.
     ValueInfo& held = out_.value(copy);
-    if (held.op >= 0 && held.name == in_.value(from).name && users_[index(from)].size() == 1 && !returned_[index(from)] &&
+    const bool may_rename = held.op >= 0 && out_.ops[static_cast<size_t>(held.op)].kind == Op::apply;
+    if (may_rename && held.name == in_.value(from).name && users_[index(from)].size() == 1 && !returned_[index(from)] &&
         out_.find(info.name) == ValueId::none) {
       held.name = info.name;
     }
