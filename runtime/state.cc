@@ -46,7 +46,7 @@ int64_t State::bytes(int device) const {
   return sum;
 }
 
-void State::init(uint64_t seed) {
+void State::init(uint64_t seed, int threads) {
   for (size_t d = 0; d < devices_.size(); ++d) {
     for (size_t i = 0; i < entries_.size(); ++i) {
       const StateEntry& e = entries_[i];
@@ -57,8 +57,8 @@ void State::init(uint64_t seed) {
       switch (e.init.kind) {
         case Init::zeros: fill_constant(view, 0); break;
         case Init::ones: fill_constant(view, 1); break;
-        case Init::normal: fill_normal(view, e.type.shape, begin, static_cast<int64_t>(seed), e.name, e.init.scale); break;
-        case Init::uniform: fill_uniform(view, e.type.shape, begin, static_cast<int64_t>(seed), e.name, e.init.scale); break;
+        case Init::normal: fill_normal(view, e.type.shape, begin, static_cast<int64_t>(seed), e.name, e.init.scale, threads); break;
+        case Init::uniform: fill_uniform(view, e.type.shape, begin, static_cast<int64_t>(seed), e.name, e.init.scale, threads); break;
       }
     }
   }

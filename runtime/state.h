@@ -36,7 +36,7 @@ class State {
   View view(std::string_view name, int device) const;
   int64_t bytes(int device) const;
 
-  void init(uint64_t seed);
+  void init(uint64_t seed, int threads = 1);
 
   // The whole tensor, where this process holds every device (lockstep) or the layout is replicated; used by tests and
   // comparisons. InternalError where blocks are missing here.
