@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
+#include <string_view>
 
 namespace meshard {
 namespace {
@@ -16,10 +18,16 @@ std::string clock_text(double seconds) {
   return s >= 3600 ? fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60) : fmt::format("{}:{:02}", s / 60, s % 60);
 }
 
+// mpirun gives its ranks a terminal even where its own output is a file: there TERM=dumb says so.
+bool on_terminal() {
+  const char* term = std::getenv("TERM");
+  return isatty(STDOUT_FILENO) == 1 && (term == nullptr || std::string_view(term) != "dumb");
+}
+
 }  // namespace
 
 Progress::Progress(int64_t steps, int64_t tokens_per_step, bool speak)
-    : steps_(steps), tokens_(tokens_per_step), speak_(speak), terminal_(isatty(STDOUT_FILENO) == 1), begin_(Clock::now()), last_(begin_), printed_(begin_) {}
+    : steps_(steps), tokens_(tokens_per_step), speak_(speak), terminal_(on_terminal()), begin_(Clock::now()), last_(begin_), printed_(begin_) {}
 
 double Progress::step(int64_t step, double loss, double grad_norm, double rate) {
   const Clock::time_point now = Clock::now();

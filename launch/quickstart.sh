@@ -9,8 +9,8 @@ build=${MESHARD_BUILD:-$root/build}
 
 # Name and value of each flag of this script; one that the caller gives takes the place of ours.
 defaults=(
-  --model gpt-mini:layers=2 --mesh "data=2, model=2" --plan data_tensor --text "$root"
-  --batch 8 --seq 128 --steps 300 --rate 3e-3 --sample 200 --compare 20
+  --model gpt-mini --mesh "data=2, model=2" --plan data_tensor --text "$root"
+  --batch 8 --seq 64 --steps 600 --rate 3e-3 --sample 200 --compare 20
 )
 flags=("$@")
 mesh=
@@ -34,8 +34,22 @@ for size in $(grep -oE '= *[0-9]{1,4}' <<<"${mesh:-data=2, model=2}" | tr -d '= 
 "$root/launch/install_packages.sh"
 "$root/launch/build.sh" "$build" meshard
 
-# In a container everything runs as root. mpirun kills its ranks one second after SIGINT or SIGTERM unless told to wait;
-# they stop by themselves after the step at hand.
+# In a container everything runs as root.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-exec mpirun -n "$ranks" --oversubscribe --bind-to none --mca odls_base_sigkill_timeout 60 \
-  "$build/launch/meshard" train "${flags[@]}"
+# mpirun gives its ranks a terminal in any case: this tells them that its output goes to none.
+[[ -t 1 ]] || export TERM=dumb
+
+# mpirun ends its ranks a second after SIGINT or SIGTERM. SIGUSR1 it hands on, and they stop after the step at hand. So it
+# stands in a session of its own, which Ctrl-C does not reach, and this script passes the signals on; a second one ends it.
+setsid mpirun -n "$ranks" --oversubscribe --bind-to none "$build/launch/meshard" train "${flags[@]}" </dev/null &
+mpirun=$!
+stop() {
+  kill -USR1 "$mpirun"
+  trap 'kill -TERM "$mpirun"' INT TERM HUP
+}
+trap stop INT TERM HUP
+# A signal ends the wait, not the run.
+while wait "$mpirun" || kill -0 "$mpirun" 2>/dev/null; do
+  kill -0 "$mpirun" 2>/dev/null || break
+done
+wait "$mpirun"
