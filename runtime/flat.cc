@@ -25,6 +25,16 @@ class Flattener {
     for (const Return& r : main.returns) {
       if (r.in_place != ValueId::none) continue;
       int v = map[index(r.value)];
+      const std::string& name = main.value(r.value).name;
+      if (base_name(flat_.values[static_cast<size_t>(v)].name) != base_name(name)) {
+        // A role or reshard that changes nothing here: the same memory, found under the name that is returned too.
+        FlatValue named = flat_.values[static_cast<size_t>(v)];
+        named.name = name;
+        named.alias = v;
+        named.is_param = false;
+        flat_.values.push_back(std::move(named));
+        v = static_cast<int>(flat_.values.size()) - 1;
+      }
       flat_.results.push_back(v);
       flat_.values[static_cast<size_t>(root(v))].is_result = true;
     }
