@@ -10,7 +10,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # A folder configured before keeps its generator.
 [[ -f $build/CMakeCache.txt ]] || set -- -G Ninja "$@"
-if ! cmake -S "$root" -B "$build" -D CMAKE_BUILD_TYPE=Release "$@" >"$log" 2>&1; then
+if ! cmake -S "$root" -B "$build" -D CMAKE_BUILD_TYPE=Release -D CMAKE_REQUIRE_FIND_PACKAGE_MPI=ON "$@" >"$log" 2>&1; then
   cat "$log" >&2
   exit 1
 fi
