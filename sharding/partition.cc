@@ -4,15 +4,11 @@
 
 #include <map>
 
-#include "meshard/ir/parse.h"
 #include "meshard/sharding/bill.h"
 #include "meshard/sharding/choose.h"
 
 namespace meshard {
 namespace {
-
-// One function's partitioned form, while it is being written.
-class FunctionPartitioner;
 
 class Partitioner {
  public:
@@ -41,6 +37,7 @@ class Partitioner {
   std::vector<int> done_;
 };
 
+// One function's partitioned form, while it is being written.
 class FunctionPartitioner {
  public:
   FunctionPartitioner(Partitioner& parent, int function)
@@ -267,7 +264,7 @@ class FunctionPartitioner {
     Layout target = *info.layout;
     // With no layout of its own, it is what its operand is; a role that nobody gave reduces nothing.
     if (!info.pinned) target = layout(copies_[index(from)][0]);
-    const std::string why = fmt::format("{} is", op.def->role == Role::none ? "%" + info.name : fmt::format("the {} of %{}", name(op.def->role), in_.value(from).name));
+    const std::string why = fmt::format("{} is laid out", op.def->role == Role::none ? "%" + info.name : fmt::format("the {} of %{}", name(op.def->role), in_.value(from).name));
     asked_ = info.pinned;
     const ValueId whole = fetch(from, before_part(layout(copies_[index(from)][0]), target), why, info.name);
     const ValueId copy = layout(whole) == target ? whole : fetch_part(from, target, why);
@@ -438,64 +435,6 @@ Program partition(const Program& program, const PartitionOptions& options, const
     if (!notes.empty()) throw UserError(fmt::format("explicit mode: {} collectives are not written in the program; write a reshard or a layout for each", notes.size()), notes);
   }
   return local;
-}
-
-Program erase(const Program& program) {
-  Program out;
-  out.table = program.table;
-  for (const Function& f : program.functions) {
-    Function g;
-    g.name = f.name;
-    g.param_info = f.param_info;
-    std::vector<ValueId> map(f.values.size(), ValueId::none);
-    const auto keep = [&](ValueId v, int op) {
-      ValueInfo info = f.value(v);
-      info.layout = std::nullopt;
-      info.pinned = false;
-      info.op = op;
-      info.name = fmt::format("v{}", g.values.size());
-      g.values.push_back(std::move(info));
-      return map[index(v)] = ValueId(static_cast<int32_t>(g.values.size()) - 1);
-    };
-    for (ValueId v : f.params) g.params.push_back(keep(v, -1));
-    // Constants are made where they are first read, as in a local program.
-    std::vector<const Op*> constants(f.values.size(), nullptr);
-    std::map<std::string, ValueId, std::less<>> made;  // by base name: X and X@1 are one constant
-    const auto read = [&](ValueId v) {
-      if (v == ValueId::none) return v;
-      if (map[index(v)] == ValueId::none && constants[index(v)] != nullptr) {
-        const std::string base(base_name(f.value(v).name));
-        if (const auto it = made.find(base); it != made.end()) return map[index(v)] = it->second;
-        Op copy = *constants[index(v)];
-        copy.results = {keep(v, static_cast<int>(g.ops.size()))};
-        made[base] = copy.results[0];
-        g.ops.push_back(std::move(copy));
-      }
-      return map[index(v)];
-    };
-    for (ParamInfo& info : g.param_info) {
-      if (info.of != ValueId::none) info.of = map[index(info.of)];
-    }
-    for (const Op& op : f.ops) {
-      if (op.kind == Op::apply && op.def->identity) {
-        map[index(op.results[0])] = read(op.operands[0]);
-        continue;
-      }
-      if (op.kind == Op::apply && op.operands.empty()) {
-        constants[index(op.results[0])] = &op;
-        continue;
-      }
-      Op copy = op;
-      for (ValueId& v : copy.operands) v = read(v);
-      for (ValueId& v : copy.results) v = keep(v, static_cast<int>(g.ops.size()));
-      copy.cause.clear();
-      if (copy.kind != Op::apply) copy.prefix = fmt::format("c{}", g.ops.size());
-      g.ops.push_back(std::move(copy));
-    }
-    for (const Return& r : f.returns) g.returns.push_back({read(r.value), r.in_place == ValueId::none ? r.in_place : map[index(r.in_place)]});
-    out.functions.push_back(std::move(g));
-  }
-  return out;
 }
 
 }  // namespace meshard
