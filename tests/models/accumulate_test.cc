@@ -1,6 +1,5 @@
 // Micro-batches: the loss of the large batch, and a gradient that a plan keeps pending is reduced once a step.
 #include <catch2/catch.hpp>
-
 #include <map>
 
 #include "meshard/tests/models/training.h"
@@ -40,7 +39,8 @@ std::map<std::string, int64_t> reductions(const Bill& bill, const std::string& p
     const size_t colon = line.value.rfind('%');
     const std::string value = line.value.substr(colon + 1);
     for (const std::string part : {".d", ".grad", ".total", ".sum", ".sum.new"}) {
-      if (value == param + part || value.starts_with(param + part + "@")) out[std::string(name(line.kind))] += line.count;
+      if (value == param + part || value.starts_with(param + part + "@"))
+        out[std::string(name(line.kind))] += line.count;
     }
   }
   return out;

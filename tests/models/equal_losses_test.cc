@@ -39,7 +39,8 @@ TEST_CASE("every plan on 2 and 6 devices gives the losses of one, f32") {
     const Outcome one = train_job({.model = model, .dtype = Dtype::f32});
     for (const std::string& plan : builtin_plan_names()) {
       for (int64_t devices : {2, 6}) {
-        for (const std::string& mesh : meshes(plan, devices)) check({.model = model, .plan = plan, .mesh = mesh, .dtype = Dtype::f32}, one);
+        for (const std::string& mesh : meshes(plan, devices))
+          check({.model = model, .plan = plan, .mesh = mesh, .dtype = Dtype::f32}, one);
       }
     }
   }

@@ -1,5 +1,6 @@
-// Prints a table: for each model, plan and mesh the largest relative difference of a step's loss from one device's, with f64 and f32.
-// Status 1 if one is above 1e-9 or 1e-4, or if a run's first values, bytes or memory are not what they must be.
+// Prints a table: for each model, plan and mesh the largest relative difference of a step's loss from one device's,
+// with f64 and f32. Status 1 if one is above 1e-9 or 1e-4, or if a run's first values, bytes or memory are not what
+// they must be.
 //
 //   equal_losses_table [steps] [part of a row's name]
 #include <fmt/format.h>
@@ -26,7 +27,8 @@ int table(int64_t steps, std::string_view part) {
   for (const std::string model : {"gpt-tiny", "llama-tiny"}) {
     Outcome one[2];
     for (int k = 0; k < 2; ++k) one[k] = train_job({.model = model, .dtype = kTypes[k].dtype, .steps = steps});
-    fmt::print("\n{}, batch 5, seq 16, {} steps: loss {:.6f} at first, {:.6f} at last\n", model, steps, one[0].losses.front(), one[0].losses.back());
+    fmt::print("\n{}, batch 5, seq 16, {} steps: loss {:.6f} at first, {:.6f} at last\n", model, steps,
+               one[0].losses.front(), one[0].losses.back());
     fmt::print("{:<16} {:<18} {:>9} {:>9} {:>14}\n", "plan", "mesh", "f64", "f32", "bytes a step");
     for (const std::string& plan : builtin_plan_names()) {
       for (int64_t devices : {1, 2, 3, 4, 6, 8}) {
@@ -42,8 +44,10 @@ int table(int64_t steps, std::string_view part) {
             const double difference = largest_difference(run.losses, one[k].losses);
             fmt::print(" {:9.1e}", difference);
             std::fflush(stdout);
-            if (difference > kTypes[k].tolerance) wrong += fmt::format("  {}: above {:.0e}\n", job.name(), kTypes[k].tolerance);
-            if (const std::string d = disagreement(job, run, one[k]); !d.empty()) wrong += fmt::format("  {}:\n{}", job.name(), d);
+            if (difference > kTypes[k].tolerance)
+              wrong += fmt::format("  {}: above {:.0e}\n", job.name(), kTypes[k].tolerance);
+            if (const std::string d = disagreement(job, run, one[k]); !d.empty())
+              wrong += fmt::format("  {}:\n{}", job.name(), d);
             bytes = run.bill.bytes;
           }
           fmt::print(" {:14}\n{}", bytes, wrong);

@@ -16,7 +16,8 @@
 namespace meshard {
 namespace {
 
-// Words drawn from a few, so that there is something to learn; now and then any token, so that every row of the vocabulary is met.
+// Words drawn from a few, so that there is something to learn; now and then any token, so that every row of the
+// vocabulary is met.
 std::vector<int32_t> made_up_text(int64_t step, int64_t count, int64_t vocab) {
   std::vector<int32_t> out;
   uint64_t s = 0x9E3779B97F4A7C15u * static_cast<uint64_t>(step + 1);
@@ -61,8 +62,8 @@ void feed(Executor& e, const Job& job, const Program& program, int64_t step) {
 }  // namespace
 
 std::string Job::name() const {
-  return fmt::format("{}, plan {}, mesh {}, {}, batch {}, seq {}, accumulate {}", model, plan.empty() ? "none" : plan, plan.empty() ? "none" : mesh,
-                     meshard::name(dtype), batch, seq, accumulate);
+  return fmt::format("{}, plan {}, mesh {}, {}, batch {}, seq {}, accumulate {}", model, plan.empty() ? "none" : plan,
+                     plan.empty() ? "none" : mesh, meshard::name(dtype), batch, seq, accumulate);
 }
 
 Compiled compile_job(const Job& job) {
@@ -114,7 +115,8 @@ double largest_difference(const std::vector<double>& losses, const std::vector<d
 
 std::string disagreement(const Job& job, const Outcome& run, const Outcome& one) {
   std::string out;
-  if (run.first.size() != one.first.size()) out += fmt::format("{} parameters and states, one device has {}\n", run.first.size(), one.first.size());
+  if (run.first.size() != one.first.size())
+    out += fmt::format("{} parameters and states, one device has {}\n", run.first.size(), one.first.size());
   for (const auto& [name, values] : run.first) {
     const auto it = one.first.find(name);
     if (it == one.first.end()) {
@@ -128,10 +130,12 @@ std::string disagreement(const Job& job, const Outcome& run, const Outcome& one)
     if (const int64_t billed = job.steps * run.bill.device_bytes[d]; run.received[d] != billed) {
       out += fmt::format("device {} received {} bytes, billed are {}\n", d, run.received[d], billed);
     }
-    if (run.allocated[d] != run.planned[d]) out += fmt::format("device {} allocated {} bytes, planned are {}\n", d, run.allocated[d], run.planned[d]);
+    if (run.allocated[d] != run.planned[d])
+      out += fmt::format("device {} allocated {} bytes, planned are {}\n", d, run.allocated[d], run.planned[d]);
     largest_peak = std::max(largest_peak, run.allocated[d]);
   }
-  if (largest_peak != run.bill.peak_bytes) out += fmt::format("the largest device allocated {} bytes, the bill says {}\n", largest_peak, run.bill.peak_bytes);
+  if (largest_peak != run.bill.peak_bytes)
+    out += fmt::format("the largest device allocated {} bytes, the bill says {}\n", largest_peak, run.bill.peak_bytes);
   return out;
 }
 

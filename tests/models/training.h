@@ -1,4 +1,5 @@
-// Training runs of small models on any plan and mesh, in lockstep, for tests: what a run gives, and what it has to be equal to.
+// Training runs of small models on any plan and mesh, in lockstep, for tests: what a run gives, and what it has to be
+// equal to.
 #pragma once
 
 #include <map>
@@ -22,10 +23,10 @@ struct Job {
 };
 
 struct Outcome {
-  std::vector<double> losses, grad_norms;                // of each step
-  std::map<std::string, std::vector<double>> first;      // parameters and states before the first step, whole
-  std::vector<int64_t> received;                         // bytes of each device, all steps
-  std::vector<int64_t> allocated, planned;               // bytes of each device
+  std::vector<double> losses, grad_norms;            // of each step
+  std::map<std::string, std::vector<double>> first;  // parameters and states before the first step, whole
+  std::vector<int64_t> received;                     // bytes of each device, all steps
+  std::vector<int64_t> allocated, planned;           // bytes of each device
   Bill bill;
 };
 
@@ -35,11 +36,12 @@ Outcome train_job(const Job& job);
 
 // The largest relative difference of a step's loss; infinite where one is no number.
 double largest_difference(const std::vector<double>& losses, const std::vector<double>& expected);
-// What is not as it must be, empty if all is: first values bit for bit those of `one`, bytes received those of the bill on every device,
-// memory allocated that of the plan.
+// What is not as it must be, empty if all is: first values bit for bit those of `one`, bytes received those of the bill
+// on every device, memory allocated that of the plan.
 std::string disagreement(const Job& job, const Outcome& run, const Outcome& one);
 
-// Axis sizes that a plan can run on with so many devices: "data=2, model=3" and "data=3, model=2" for data_tensor and 6.
+// Axis sizes that a plan can run on with so many devices: "data=2, model=3" and "data=3, model=2" for data_tensor
+// and 6.
 std::vector<std::string> meshes(std::string_view plan, int64_t devices);
 
 }  // namespace meshard
