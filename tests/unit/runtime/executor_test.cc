@@ -1,0 +1,146 @@
+// The executor on local programs written as text: halves of collectives, loops, guards, results in place, inputs, memory.
+#include "meshard/runtime/executor.h"
+
+#include <catch2/catch.hpp>
+
+#include "meshard/collectives/lockstep.h"
+#include "meshard/ir/parse.h"
+#include "meshard/ops/table.h"
+
+namespace meshard {
+namespace {
+
+// A local program on all devices of its mesh.
+struct Lockstep {
+  explicit Lockstep(const std::string& text) : compiled(compile_local(parse_program(text, "test", op_table()))) {
+    const Mesh& mesh = *compiled.local.mesh;
+    comms = lockstep_communicators(static_cast<int>(mesh.size()));
+    std::vector<Rank> ranks;
+    for (auto& c : comms) {
+      devices.push_back(c.get());
+      ranks.push_back(c->rank());
+    }
+    state.emplace(compiled.local, ranks);
+    state->init(0);
+    executor.emplace(compiled, &*state, devices);
+  }
+
+  void set(const std::string& name, std::vector<float> values, Shape shape) {
+    executor->set_input(name, View{values.data(), Dtype::f32, std::move(shape)});
+  }
+
+  Compiled compiled;
+  std::vector<std::unique_ptr<Communicator>> comms;
+  std::vector<Communicator*> devices;
+  std::optional<State> state;
+  std::optional<Executor> executor;
+};
+
+using Doubles = std::vector<double>;
+
+TEST_CASE("a started collective may be read after its wait, and its operand lives until then") {
+  Lockstep w(R"(mesh model=2
+func main(%x: f32[5] [model]) {
+  %y = start all_gather %x {over = model} : f32[5] [-]
+  %a = square %x : f32[5] [model]
+  %b = square %a : f32[5] [model]
+  wait %y
+  %z = add %y, %y : f32[5] [-]
+  return %z, %b
+}
+)");
+  w.set("x", {1, 2, 3, 4, 5}, {5});
+  w.executor->run();
+  CHECK(w.executor->whole("z") == Doubles{2, 4, 6, 8, 10});
+  CHECK(w.executor->whole("b") == Doubles{1, 16, 81, 256, 625});
+  CHECK(w.devices[0]->received_bytes() == 2 * 4);  // device 0 holds 3 of 5
+  CHECK(w.devices[1]->received_bytes() == 3 * 4);
+}
+
+TEST_CASE("a repeat carries what is returned in place and counts its rounds") {
+  Lockstep w(R"(mesh data=2
+func round(%i: i32[] [], %rows: f32[4,3] [-, data], %sum: f32[3] [data]) {
+  %row = take %rows, %i : f32[3] [data]
+  %sum.new = add %sum, %row : f32[3] [data]
+  return %sum.new -> %sum
+}
+func main(%rows: f32[4,3] [-, data]) {
+  %start = fill {value = 0.5} : f32[3] [data]
+  repeat 4 call round as r (i = index, rows = %rows, sum = %start)
+  return %r.sum.new
+}
+)");
+  w.set("rows", {1, 2, 3, 10, 20, 30, 100, 200, 300, 1000, 2000, 3000}, {4, 3});
+  for (int again = 0; again < 2; ++again) {
+    w.executor->run();
+    CHECK(w.executor->whole("r.sum.new") == Doubles{1111.5, 2222.5, 3333.5});
+  }
+}
+
+TEST_CASE("a guarded op runs where its coordinate is") {
+  Lockstep w(R"(mesh pipe=2
+func main(%x: f32[2] [-]) {
+  %y = square %x at pipe=1 : f32[2] [-]
+  return %y
+}
+)");
+  w.set("x", {3, 3}, {2});
+  w.executor->run();
+  CHECK(w.executor->result("y", 1).as<float>()[0] == 9);
+  CHECK(w.executor->result("y", 0).as<float>()[0] == 0);  // never written
+}
+
+TEST_CASE("a whole value is taken as a sum by one device") {
+  Lockstep w(R"(mesh model=3
+func main(%x: f32[2] [-]) {
+  %x@1 = slice %x {over = model} : f32[2] [-] + sum(model)
+  %y = all_reduce %x@1 {over = model} : f32[2] [-]
+  return %y
+}
+)");
+  w.set("x", {3, 4}, {2});
+  w.executor->run();
+  CHECK(w.executor->whole("y") == Doubles{3, 4});
+}
+
+TEST_CASE("parameters are updated in place, and the peak is what is allocated") {
+  Lockstep w(R"(mesh data=2
+func main(%x: f32[5] [data], %w: f32[5] [data] param init=ones) {
+  %g = square %x : f32[5] [data]
+  %w.new = add %w, %g : f32[5] [data]
+  return %w.new -> %w
+}
+)");
+  w.set("x", {1, 2, 3, 4, 5}, {5});
+  w.executor->run();
+  w.executor->run();
+  CHECK(w.state->gather("w") == Doubles{3, 9, 19, 33, 51});
+  for (int d = 0; d < 2; ++d) CHECK(w.executor->allocated_bytes(d) == w.executor->memory(d).peak_bytes());
+  CHECK(w.compiled.bill.peak_bytes == w.executor->allocated_bytes(0));
+  CHECK(w.executor->memory(0).arena_bytes >= w.executor->memory(0).live_bytes);
+}
+
+TEST_CASE("inputs are checked") {
+  Lockstep w(R"(mesh data=2
+func main(%tokens: i32[2,3] [data, -] below=5, %x: f32[5] [data]) {
+  %y = square %x : f32[5] [data]
+  return %y
+}
+)");
+  std::vector<int32_t> ids{0, 1, 2, 3, 5, 4};
+  CHECK_THROWS_WITH(w.executor->set_input("tokens", View{ids.data(), Dtype::i32, {2, 3}}), "tokens[1,1] is 5, not in 0 .. 4");
+  CHECK_THROWS_WITH(w.executor->set_input("token", View{ids.data(), Dtype::i32, {2, 3}}),
+                    "the program has no input \"token\"; did you mean \"tokens\"?");
+  CHECK_THROWS_WITH(w.executor->set_input("tokens", View{ids.data(), Dtype::i32, {3, 2}}), "input tokens is i32[3,2], the program takes i32[2,3]");
+  CHECK_THROWS_WITH(w.executor->scalar("z"), "the program returns no \"z\"");
+}
+
+TEST_CASE("a mesh needs as many devices as it has") {
+  const Compiled c = compile_local(parse_program("mesh data=3\nfunc main(%x: f32[5] [data]) {\n  return %x\n}\n", "test", op_table()));
+  auto comms = lockstep_communicators(2);
+  std::vector<Communicator*> devices{comms[0].get(), comms[1].get()};
+  CHECK_THROWS_WITH(Executor(c, nullptr, devices), Catch::Contains("mesh data=3 has 3 devices, but 2 ranks are running"));
+}
+
+}  // namespace
+}  // namespace meshard
