@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <new>
 
@@ -17,9 +19,21 @@
 namespace meshard {
 namespace {
 
-// A signal handler can reach nothing but a global of this type.
+// A signal handler can reach nothing but globals of such types.
 volatile std::sig_atomic_t stop_signal = 0;
-void on_stop(int signal) { stop_signal = signal; }
+std::atomic<int64_t> stop_second = 0;
+static_assert(std::atomic<int64_t>::is_always_lock_free);
+
+void on_stop(int signal) {
+  const int64_t now = std::time(nullptr);
+  if (stop_signal == 0) {
+    stop_second = now;
+    stop_signal = signal;
+  } else if (now - stop_second >= 2) {
+    std::signal(signal, SIG_DFL);
+    std::raise(signal);  // delivered when this handler returns
+  }
+}
 
 int64_t read_number(const char* path) {
   std::ifstream in(path);
@@ -27,13 +41,11 @@ int64_t read_number(const char* path) {
   return in >> value ? value : -1;
 }
 
-// The environment variables by which launchers say how many processes there are.
+// The environment variables by which launchers say how many processes there are. Of Slurm's only those of a step count:
+// SLURM_NTASKS and even SLURM_PROCID are set in a batch script too, which is one process.
 int launched_size() {
-  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"}) {
-    const char* value = std::getenv(name);
-    // Slurm sets its variables in the batch script too; only tasks have a process id.
-    if (value == nullptr || (std::string_view(name).starts_with("SLURM") && std::getenv("SLURM_PROCID") == nullptr)) continue;
-    return std::atoi(value);
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {
+    if (const char* value = std::getenv(name)) return std::atoi(value);
   }
   return 1;
 }
@@ -41,8 +53,6 @@ int launched_size() {
 }  // namespace
 
 Job::Job(int* argc, char*** argv) {
-  std::signal(SIGINT, on_stop);
-  std::signal(SIGTERM, on_stop);
   const int launched = launched_size();
   if (launched > 1 || std::getenv("OMPI_COMM_WORLD_RANK") != nullptr) {
     if (!mpi_available()) {
@@ -94,10 +104,15 @@ std::vector<std::string> Job::gather(const std::string& text) {
   return {text};
 }
 
-bool Job::stop_requested() { return stop_signal != 0; }
+void Job::stop_on_signals() {
+  std::signal(SIGINT, on_stop);
+  std::signal(SIGTERM, on_stop);
+  // mpirun hands this one on and waits, where SIGINT and SIGTERM make it end its ranks; Slurm sends it before a limit.
+  std::signal(SIGUSR1, on_stop);
+}
 
 bool Job::any_stop() {
-  for (const std::string& s : gather(stop_requested() ? "stop" : "")) {
+  for (const std::string& s : gather(stop_signal != 0 ? "stop" : "")) {
     if (!s.empty()) return true;
   }
   return false;
@@ -129,7 +144,10 @@ int run_job(int argc, char** argv, const std::function<int(Job&, std::span<const
   // Before there is a communicator, the launcher's variables say who prints.
   bool speaker = true;
   for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"}) {
-    if (const char* value = std::getenv(name)) speaker = std::atoi(value) == 0;
+    if (const char* value = std::getenv(name)) {
+      speaker = std::atoi(value) == 0;
+      break;
+    }
   }
   try {
     Job job(&argc, &argv);

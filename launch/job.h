@@ -35,8 +35,10 @@ class Job {
   // Each rank's text on every rank, in rank order.
   std::vector<std::string> gather(const std::string& text);
 
-  // Set by SIGINT and SIGTERM; any rank's is every rank's after sharing it.
-  static bool stop_requested();
+  // From here on SIGINT and SIGTERM only ask for a stop; before, they end the process. A second one, at least two seconds
+  // later, ends it too. (Launchers and `timeout` send the same signal twice at once.)
+  void stop_on_signals();
+  // Whether any rank was asked to stop; the same answer on every rank.
   bool any_stop();
 
   // Bytes that the processes of this host may still take: the least of free memory and the control group's limit.

@@ -1,6 +1,7 @@
 // The meshard command: train | plan | partition | reshard. Exit status: 0 done, 1 a check failed, 2 the caller's error, 3 our bug.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -102,6 +103,28 @@ int default_threads(const Job& job) {
   return std::max(1, cores / job.size());
 }
 
+// Sums over a model's parameters or activations must fit in 64 bits; of one tensor the trace says so itself.
+void check_size(const ModelConfig& m) {
+  constexpr double kMostParams = 0x1p50;
+  constexpr int64_t kMostLayers = 1000;
+  if (m.layers > kMostLayers) throw UserError(fmt::format("{}: {} layers; at most {} are planned", m.name, m.layers, kMostLayers));
+  const double width = static_cast<double>(m.heads) * static_cast<double>(m.d_head) + static_cast<double>(m.f);
+  const double params = static_cast<double>(m.d) * (4 * width * static_cast<double>(m.layers) + 2 * static_cast<double>(m.vocab));
+  if (!(params < kMostParams)) throw UserError(fmt::format("{}: about {:.1e} parameters; at most 2^50 = {:.1e} are planned", m.name, params, kMostParams));
+}
+
+void check_tokens(const TrainOptions& o) {
+  constexpr double kMostBytes = 0x1p58;
+  const ModelConfig& m = o.model;
+  const auto layer = static_cast<double>(8 * m.d + 4 * m.heads * m.d_head + 4 * m.f);
+  const double each = 8 * (static_cast<double>(m.layers) * layer + 4 * static_cast<double>(m.vocab));
+  const double bytes = each * static_cast<double>(o.batch) * static_cast<double>(o.seq);
+  if (bytes > kMostBytes) {
+    throw UserError(fmt::format("--batch {} --seq {}: about {:.1e} bytes of activations; at most 2^58 = {:.1e} are planned; take a smaller --batch or --seq",
+                                o.batch, o.seq, bytes, kMostBytes));
+  }
+}
+
 TrainOptions model_options(const Args& args, const Job& job) {
   if (args.text("dtype") == "bf16") throw UserError("--dtype bf16 is not built yet; use f32 or f64");
   TrainOptions o;
@@ -109,8 +132,10 @@ TrainOptions model_options(const Args& args, const Job& job) {
   o.plan = load_plan(args.text("plan", "replicated"));
   if (args.has("mesh")) o.mesh = Mesh::parse(args.text("mesh"), "--mesh");
   else if (!o.plan.mesh() && !args.has("plan")) o.mesh = Mesh();
+  check_size(o.model);
   o.batch = args.integer("batch", 8);
   o.seq = args.integer("seq", 128);
+  check_tokens(o);
   o.accumulate = args.integer("accumulate", 1);
   o.dtype = args.text("dtype", "f32") == "f64" ? Dtype::f64 : Dtype::f32;
   o.threads = static_cast<int>(args.integer("threads", default_threads(job)));
@@ -204,7 +229,7 @@ int run_partition(Job& job, std::span<const std::string> words) {
     if (args.has("explain")) fmt::print("\n{}", compiled.bill.table(true));
     if (args.has("json")) write_text(args.text("json"), compiled.bill.json());
   }
-  if (!args.has("check")) return 0;
+  if (!args.has("check") || !job.first()) return 0;
   const CheckResult check = check_partition(program, compiled, 1);
   fmt::print(stderr, "check: {}\n", check.text());
   return check.good(1e-4) ? 0 : 1;
@@ -233,8 +258,8 @@ std::vector<Command> commands() {
           {"reshard", "TYPE FROM TO: the steps between two layouts", run_reshard, reshard_flags()}};
 }
 
-std::string usage(const std::vector<Command>& list) {
-  std::string out = "meshard: training and running models too large for one device\n\n";
+std::string usage(std::span<const Command> list) {
+  std::string out;
   for (const Command& c : list) out += fmt::format("meshard {} [flags]   {}\n{}\n", c.name, c.purpose, Args::help(c.flags));
   out += "plans: ";
   for (const std::string& n : builtin_plan_names()) out += n + " ";
@@ -245,12 +270,18 @@ std::string usage(const std::vector<Command>& list) {
 
 int run(Job& job, std::span<const std::string> words) {
   const std::vector<Command> list = commands();
-  if (words.empty() || words[0] == "--help" || words[0] == "help") {
-    if (job.first()) fmt::print("{}", usage(list));
-    return words.empty() ? 2 : 0;
+  const std::string title = "meshard: training and running models too large for one device\n\n";
+  if (words.empty()) throw UserError("which command? train, plan, partition or reshard; see meshard --help");
+  if (words[0] == "--help" || words[0] == "-h" || words[0] == "help") {
+    if (job.first()) fmt::print("{}{}", title, usage(list));
+    return 0;
   }
   std::vector<std::string> names;
   for (const Command& c : list) {
+    if (words[0] == c.name && std::find(words.begin(), words.end(), "--help") != words.end()) {
+      if (job.first()) fmt::print("{}", usage(std::span(&c, 1)));
+      return 0;
+    }
     if (words[0] == c.name) return c.run(job, words.subspan(1));
     names.emplace_back(c.name);
   }

@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "meshard/ir/parse.h"
 #include "meshard/layout/reshard.h"
+#include "meshard/ops/table.h"
+#include "meshard/runtime/compile.h"
 
 namespace meshard {
 
@@ -20,31 +22,27 @@ int print_reshard(const std::string& type_text, const std::string& from_text, co
   const Layout from = Layout::parse(from_text, mesh, type.shape.rank(), "FROM").closed();
   const Layout to = Layout::parse(to_text, mesh, type.shape.rank(), "TO").closed();
   if (const std::string why = reshard_obstacle(mesh, from, to); !why.empty()) {
-    throw UserError(fmt::format("{} cannot become {}: {}", from.str(mesh), to.str(mesh), why));
+    throw UserError(why);
   }
   const int64_t element = size_bytes(type.dtype);
+  // The bill is that of a program that does nothing else.
+  const std::string text = fmt::format("mesh {}\nfunc main(%x: {} {}) {{\n  %y = reshard %x : {} {}\n  return %y\n}}\n", axes.str(), type.str(),
+                                       from.str(mesh), type.str(), to.str(mesh));
+  const Bill bill = compile(parse_program(text, "reshard", op_table())).bill;
   const auto steps = plan_reshard(mesh, type.shape, from, to);
-  std::vector<int64_t> device_bytes(static_cast<size_t>(mesh.size()));
-  nlohmann::ordered_json list = nlohmann::ordered_json::array();
   for (const ReshardStep& s : steps) {
-    const int64_t bytes = busiest_received_elements(mesh, type.shape, s) * element;
-    fmt::print("{:<15} over {:<14} {:>14} bytes   {} -> {}\n", name(s.kind), mesh.atoms_text(s.over), bytes, s.from.str(mesh), s.to.str(mesh));
-    list.push_back({{"op", std::string(name(s.kind))}, {"axes", mesh.atoms_text(s.over)}, {"group", mesh.parts(s.over)}, {"bytes", bytes},
-                    {"from", s.from.str(mesh)}, {"to", s.to.str(mesh)}});
-    for (size_t r = 0; r < device_bytes.size(); ++r) {
-      device_bytes[r] += received_elements(mesh, type.shape, s, Rank{static_cast<int32_t>(r)}) * element;
-    }
-  }
-  int64_t busiest = 0, all = 0;
-  for (int64_t b : device_bytes) {
-    busiest = std::max(busiest, b);
-    all += b;
+    fmt::print("{:<15} over {:<14} {:>14} bytes   {} -> {}\n", name(s.kind), mesh.atoms_text(s.over),
+               busiest_received_elements(mesh, type.shape, s) * element, s.from.str(mesh), s.to.str(mesh));
   }
   // What must arrive in any case; sums that have to be made are not in it.
   const int64_t bound = lower_bound_elements(mesh, type.shape, from, to) * element;
-  fmt::print("busiest device receives {} bytes, all devices {}; lower bound without reductions {}\n", busiest, all, bound);
+  fmt::print("busiest device receives {} bytes, all devices {}; lower bound without reductions {}\n", bill.bytes, bill.bytes_all_devices, bound);
   if (!json.empty()) {
-    const nlohmann::ordered_json j{{"version", 1}, {"type", type.str()}, {"bytes", busiest}, {"bytes_all_devices", all}, {"lower_bound", bound}, {"steps", list}};
+    auto j = nlohmann::ordered_json::parse(bill.json());
+    j["type"] = type.str();
+    j["from"] = from.str(mesh);
+    j["to"] = to.str(mesh);
+    j["lower_bound"] = bound;
     std::ofstream out(json, std::ios::trunc);
     if (!(out << j.dump(2) << "\n" << std::flush)) throw UserError(fmt::format("cannot write {}; check the folder and its permissions", json));
   }

@@ -68,6 +68,14 @@ TextData TextData::from_bytes(std::string_view bytes) {
   return data;
 }
 
+uint64_t TextData::digest() const {
+  uint64_t hash = 0xcbf29ce484222325;
+  for (const std::string* part : {&train_, &held_out_}) {
+    for (const char c : *part) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  }
+  return hash;
+}
+
 void TextData::check(int64_t batch, int64_t seq) const {
   if (train_bytes() > seq && held_out_bytes() > seq) return;
   throw UserError(fmt::format(

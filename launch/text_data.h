@@ -27,6 +27,7 @@ class TextData {
 
   int64_t train_bytes() const { return static_cast<int64_t>(train_.size()); }
   int64_t held_out_bytes() const { return static_cast<int64_t>(held_out_.size()); }
+  uint64_t digest() const;  // of all bytes, FNV-1a
   // Throws if a sequence of seq + 1 bytes fits in neither part: `the text has 17 bytes, a batch of 8 x 128 needs ...`.
   void check(int64_t batch, int64_t seq) const;
 

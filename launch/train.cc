@@ -25,9 +25,12 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// The three programs of a run: they share one State.
+// Sums of bytes end here: more than any machine has, and far from an overflow.
+constexpr int64_t kMostBytes = int64_t{1} << 60;
+
+// The programs of a run, which share one State, and the whole model's step on one device, to compare with.
 struct Programs {
-  Compiled step, validate, next;
+  Compiled step, validate, next, alone;
 };
 
 // The batch's tokens under one input's shape: [batch, seq], or [micro, batch / micro, seq].
@@ -40,7 +43,8 @@ void feed(Executor& e, const Program& p, const Batch& batch) {
 }
 
 // tokens [1, seq], at [] -> logits [vocab] behind token `at`, whole on every device.
-Program trace_next(const ModelConfig& config, int64_t seq, Dtype dtype) {
+Program trace_next(ModelConfig config, int64_t seq, Dtype dtype) {
+  if (config.family == ModelConfig::gpt) config.context = seq;  // as many learned positions as it was trained with
   Trace trace(op_table(), dtype);
   Scope s = trace.scope();
   const Value tokens = s.input("tokens", Dtype::i32, {1, seq}, config.vocab);
@@ -48,11 +52,16 @@ Program trace_next(const ModelConfig& config, int64_t seq, Dtype dtype) {
   const Value logits = model_logits(s, config, tokens);                  // [1, t, v]
   const Value rows = reshape(logits, "b t v -> (b t) v");                // [t, v]
   const Value next = take(rows, at).named("next");                       // [v]
-  ValueInfo& info = trace.main().function().value(next.id());
-  info.layout = Layout(1);
-  info.pinned = true;
   trace.result(next);
-  return trace.program();
+  Program program = trace.program();
+  // Whole on every device, whatever the plan and the mesh: each draws the same next byte.
+  program.mesh = Mesh();
+  for (ValueInfo& v : program.main().values) {
+    if (v.name != "next") continue;
+    v.layout = Layout(1);
+    v.pinned = true;
+  }
+  return program;
 }
 
 Program trace_validation(const TrainOptions& o) {
@@ -70,7 +79,7 @@ Program trace_step(const TrainOptions& o) {
 // Every line of a plan has to match something in the training step; validation and sampling have fewer names.
 Plan with_optional_lines(const Plan& plan) { return plan.all_optional(); }
 
-Programs compile_all(const TrainOptions& o) {
+Programs compile_all(const TrainOptions& o, bool first) {
   CompileOptions options;
   options.threads = o.threads;
   Programs p;
@@ -78,26 +87,42 @@ Programs compile_all(const TrainOptions& o) {
   const Plan lenient = with_optional_lines(o.plan);
   if (o.validate > 0) p.validate = compile(trace_validation(o), lenient, o.mesh, options);
   if (o.sample > 0) p.next = compile(trace_next(o.model, o.seq, o.dtype), lenient, o.mesh, options);
+  if (o.compare > 0 && first) p.alone = compile(without_layouts(trace_step(o)), options);
   return p;
 }
 
+// What else all ranks must have been started with: other values would train on different data, or wait for one another.
+std::string settings(const TrainOptions& o, const TextData& text) {
+  return fmt::format("--model {}\n--batch {}\n--seq {}\n--steps {}\n--accumulate {}\n--seed {}\n--rate {}\n--warmup {}\n--validate {}\n"
+                     "--sample {}\n--compare {}\n--text of {} bytes, digest {:016x}\n",
+                     o.model.name, o.batch, o.seq, o.steps, o.accumulate, o.seed, o.schedule.rate, o.schedule.warmup_steps, o.validate,
+                     o.sample, o.compare, text.train_bytes() + text.held_out_bytes(), text.digest());
+}
+
 // Refuses a run that this host's memory can't hold, before anything is allocated.
-void check_memory(Job& job, const TrainOptions& o, const Compiled& step) {
+void check_memory(Job& job, const TrainOptions& o, const Programs& programs) {
+  const Compiled& step = programs.step;
   const int64_t devices = o.lockstep ? step.bill.mesh.size() : 1;
-  const int64_t mine = step.bill.peak_bytes * devices;
+  int64_t mine = 0;
+  if (__builtin_mul_overflow(step.bill.peak_bytes, devices, &mine)) mine = kMostBytes;
+  // What is compared with runs last, when the shards are given back.
+  mine = std::min(kMostBytes, std::max(mine, programs.alone.bill.peak_bytes));
   int64_t wanted = 0;
   int ranks = 0;
   for (const std::string& line : job.gather(fmt::format("{} {}", Job::host(), mine))) {
     const size_t space = line.rfind(' ');
     if (line.substr(0, space) != Job::host()) continue;
-    wanted += std::stoll(line.substr(space + 1));
+    wanted = std::min<int64_t>(kMostBytes, wanted + std::stoll(line.substr(space + 1)));
     ++ranks;
   }
   const int64_t free = Job::available_bytes();
   std::string error;
   if (wanted > free) {
-    error = fmt::format("the run needs {} on host {} ({} x {} a device), but {} are free; take a smaller --batch, --seq or model, or a mesh and plan that split more",
-                        bytes_text(wanted), Job::host(), ranks * devices, bytes_text(step.bill.peak_bytes), bytes_text(free));
+    const bool alone = programs.alone.bill.peak_bytes == mine;
+    error = fmt::format("the run needs {} on host {} ({} x {} a device{}), but {} are free; take a smaller --batch, --seq or model, {}",
+                        bytes_text(wanted), Job::host(), ranks * devices, bytes_text(step.bill.peak_bytes),
+                        alone ? fmt::format("; --compare runs the whole model in {}", bytes_text(programs.alone.bill.peak_bytes)) : "",
+                        bytes_text(free), alone ? "or leave out --compare" : "or a mesh and plan that split more");
   }
   job.agree(error);
 }
@@ -142,14 +167,11 @@ std::string generate(Executor& e, const TrainOptions& o) {
 }
 
 // The first losses of the same training on one device, run by this process alone.
-std::vector<double> one_device_losses(const TrainOptions& o, const TextData& text, int64_t steps) {
-  CompileOptions options;
-  options.threads = o.threads;
-  const Compiled step = compile(without_layouts(trace_step(o)), options);
+std::vector<double> one_device_losses(const TrainOptions& o, const Compiled& step, const TextData& text, int64_t steps) {
   auto comms = lockstep_communicators(1);
   Communicator* const comm = comms[0].get();
   State state(step.local, {Rank{0}});
-  state.init(o.seed);
+  state.init(o.seed, o.threads);
   Executor e(step, &state, std::span(&comm, 1), {.threads = o.threads});
   std::vector<double> losses;
   for (int64_t i = 0; i < steps; ++i) {
@@ -185,20 +207,24 @@ int train(Job& job, const TrainOptions& o) {
     text = TextData::read(o.text);
     text.check(o.batch, o.seq);
     if (o.model.vocab < 256) throw UserError(fmt::format("the vocabulary has {} tokens, a text of bytes needs 256; write vocab=256 or more", o.model.vocab));
-    programs = compile_all(o);
+    programs = compile_all(o, job.first());
   } catch (const UserError& e) {
     error = e.what();
   }
   job.agree(error);
   const Compiled& step = programs.step;
-  const auto devices = [&] {
-    // One decision, alike on all ranks, before the first collective.
-    return job.devices(step.bill.mesh.size(), o.lockstep, step.bill.mesh.str());
-  }();
-  check_memory(job, o, step);
+  std::span<Communicator* const> devices;
+  try {
+    devices = job.devices(step.bill.mesh.size(), o.lockstep, step.bill.mesh.str());
+  } catch (const UserError& e) {
+    error = e.what();
+  }
+  job.agree(error);
+  agree_on_text(*devices[0], "run", settings(o, text));
+  agree_on_text(*devices[0], "program", step.digest_text);
+  check_memory(job, o, programs);
 
   std::ofstream log;
-  error.clear();
   if (!o.log.empty() && job.first()) {
     log.open(o.log, std::ios::trunc);
     if (!log) error = fmt::format("cannot write the log {}; check the folder and its permissions", o.log);
@@ -212,11 +238,14 @@ int train(Job& job, const TrainOptions& o) {
 
   std::vector<Rank> ranks;
   for (Communicator* c : devices) ranks.push_back(c->rank());
-  State state(step.local, ranks);
-  state.init(o.seed);
-  Executor e(step, &state, devices, {.threads = o.threads});
+  std::optional<State> state(std::in_place, step.local, ranks);
+  const auto init_begin = std::chrono::steady_clock::now();
+  state->init(o.seed, o.threads);
+  const double initial_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - init_begin).count();
+  std::optional<Executor> e(std::in_place, step, &*state, devices, ExecutorOptions{.threads = o.threads});
   if (job.first()) {
-    fmt::print("ready after {:.2f} s; {} bytes of text, {} held out\n\n", std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(),
+    const auto since = [&](auto from) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - from).count(); };
+    fmt::print("ready after {:.2f} s, {:.2f} s of them for the first values; {} bytes of text, {} held out\n\n", since(begin), initial_seconds,
                text.train_bytes(), text.held_out_bytes());
     std::fflush(stdout);
   }
@@ -227,20 +256,21 @@ int train(Job& job, const TrainOptions& o) {
   const int64_t received_before = devices[0]->received_bytes();
   bool stopped = false;
   int64_t done = 0;
+  job.stop_on_signals();
   for (; done < o.steps && !stopped; ++done) {
-    feed(e, step.global, text.train_batch(o.seed, done, o.batch, o.seq));
+    feed(*e, step.global, text.train_batch(o.seed, done, o.batch, o.seq));
     const double rate = learning_rate(done, o.schedule);
-    e.set_scalar("rate", rate);
-    e.set_scalar("step", static_cast<double>(done + 1));
+    e->set_scalar("rate", rate);
+    e->set_scalar("step", static_cast<double>(done + 1));
     const int64_t before = devices[0]->received_bytes();
-    e.run();
-    const double loss = e.scalar("loss"), grad_norm = e.scalar("grad_norm");
+    e->run();
+    const double loss = e->scalar("loss"), grad_norm = e->scalar("grad_norm");
     losses.push_back(loss);
     const double seconds = progress.step(done, loss, grad_norm, rate);
     if (log.is_open()) {
       log << Json{{"step", done + 1}, {"loss", loss}, {"grad_norm", grad_norm}, {"learning_rate", rate}, {"step_seconds", seconds},
                   {"tokens_per_second", static_cast<double>(tokens_per_step) / seconds},
-                  {"communication_bytes", devices[0]->received_bytes() - before}, {"peak_bytes", e.allocated_bytes(0)}}
+                  {"communication_bytes", devices[0]->received_bytes() - before}, {"peak_bytes", e->allocated_bytes(0)}}
                  .dump()
           << "\n"
           << std::flush;
@@ -249,6 +279,7 @@ int train(Job& job, const TrainOptions& o) {
     stopped = job.any_stop();
   }
   progress.finish();
+  e.reset();  // validation, sample and comparison each take its memory in turn
   if (stopped && job.first()) fmt::print("stopped after step {} by a signal\n", done);
 
   bool good = true;
@@ -257,7 +288,7 @@ int train(Job& job, const TrainOptions& o) {
   if (stopped) return good ? 0 : 1;
 
   if (o.validate > 0) {
-    Executor v(programs.validate, &state, devices, {.threads = o.threads});
+    Executor v(programs.validate, &*state, devices, {.threads = o.threads});
     const double loss = held_out_loss(v, programs.validate.global, text, o);
     const double entropy = text.held_out_bigram_entropy();
     if (job.first()) {
@@ -267,14 +298,15 @@ int train(Job& job, const TrainOptions& o) {
     if (log.is_open()) log << Json{{"held_out_loss", loss}, {"held_out_bigram_entropy", entropy}}.dump() << "\n" << std::flush;
   }
   if (o.sample > 0) {
-    Executor n(programs.next, &state, devices, {.threads = o.threads});
+    Executor n(programs.next, &*state, devices, {.threads = o.threads});
     const std::string sample = generate(n, o);
     if (job.first()) fmt::print("\nsample:\n{}\n", printable(sample));
   }
+  state.reset();
   if (o.compare > 0) {
     const auto count = std::min<int64_t>(o.compare, static_cast<int64_t>(losses.size()));
     std::string differs;
-    if (job.first() && !print_comparison(losses, one_device_losses(o, text, count), o.dtype == Dtype::f64 ? 1e-9 : 1e-4)) differs = "differs";
+    if (job.first() && !print_comparison(losses, one_device_losses(o, programs.alone, text, count), o.dtype == Dtype::f64 ? 1e-9 : 1e-4)) differs = "differs";
     for (const std::string& s : job.gather(differs)) good &= s.empty();
   }
   std::fflush(stdout);

@@ -78,7 +78,7 @@ Bill make_bill(const Program& local) {
   const Mesh& mesh = bill.mesh;
   const std::vector<int64_t> counts = run_counts(local);
   bill.device_bytes.assign(static_cast<size_t>(mesh.size()), 0);
-  double flops = 0;
+  double flops = 0, bytes_all = 0;
   for (size_t fi = 0; fi < local.functions.size(); ++fi) {
     const Function& f = local.functions[fi];
     const bool is_main = fi + 1 == local.functions.size();
@@ -103,7 +103,12 @@ Bill make_bill(const Program& local) {
       for (int64_t r = 0; r < mesh.size(); ++r) {
         const Rank rank{static_cast<int32_t>(r)};
         if (!runs(mesh, op, rank)) continue;
-        const int64_t bytes = received_elements(mesh, value.type.shape, step, rank) * size_bytes(value.type.dtype) * line.count;
+        const int64_t elements = received_elements(mesh, value.type.shape, step, rank);
+        bytes_all += static_cast<double>(elements) * static_cast<double>(size_bytes(value.type.dtype) * line.count);
+        if (bytes_all > 0x1p62) {
+          throw UserError(op.source, fmt::format("with %{} the step's communication passes 2^62 bytes over all devices", value.name));
+        }
+        const int64_t bytes = elements * size_bytes(value.type.dtype) * line.count;
         bill.device_bytes[static_cast<size_t>(r)] += bytes;
         line.bytes = std::max(line.bytes, bytes);
         line.bytes_all += bytes;
