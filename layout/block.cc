@@ -1,5 +1,7 @@
 #include "meshard/layout/block.h"
 
+#include <absl/container/inlined_vector.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -108,7 +110,7 @@ void copy_rect(const void* source, const Rect& from, void* target, const Rect& t
   MESHARD_CHECK(from.dims.size() == rank && to.dims.size() == rank, "rectangles of different ranks in a copy");
   if (part.elements() == 0) return;
   // Loops from the inside out, two of them being one where both arrays continue without a gap.
-  std::vector<Loop> loops = {{element_bytes, 1, 1}};
+  absl::InlinedVector<Loop, 8> loops = {{element_bytes, 1, 1}};  // on the stack: copies run in every step
   int64_t source_stride = element_bytes, target_stride = element_bytes;
   int64_t source_at = 0, target_at = 0;  // bytes
   for (size_t d = rank; d-- > 0;) {
@@ -132,7 +134,7 @@ void copy_rect(const void* source, const Rect& from, void* target, const Rect& t
     std::memcpy(write, read, static_cast<size_t>(run));
     return;
   }
-  std::vector<int64_t> at(loops.size(), 0);  // counters of the loops from 2 on
+  absl::InlinedVector<int64_t, 8> at(loops.size(), 0);  // counters of the loops from 2 on
   while (true) {
     copy_runs(read, write, loops[1], run);
     size_t l = 2;
