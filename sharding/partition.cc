@@ -125,8 +125,7 @@ class FunctionPartitioner {
   ValueId emit_steps(ValueId v, ValueId from, const Layout& to, const std::string& name, const std::string& why) {
     const auto& entry = parent_.costs_.get(type(v).shape, layout(from), to);
     if (!entry.possible) {
-      throw UserError(in_.value(v).source, fmt::format("%{} {} cannot become {}: {}", in_.value(v).name, text(layout(from)), text(to),
-                                                       reshard_obstacle(mesh_, layout(from), to)));
+      throw UserError(in_.value(v).source, fmt::format("%{}: {}", in_.value(v).name, reshard_obstacle(mesh_, layout(from), to)));
     }
     const std::vector<ReshardStep> steps = entry.steps;
     ValueId last = from;
