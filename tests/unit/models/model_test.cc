@@ -121,7 +121,7 @@ TEST_CASE("plans read, and each of their lines matches something in one of the f
     for (const char* model : {"gpt-tiny:context=8", "llama-tiny"}) {
       Trace trace(op_table());
       trace_train_step(trace, model_config(model), 4, 8, {}, 2);
-      std::vector<std::string> names{"x", "block.0.r", "block.0.y", "block.1.r", "block.1.y"};
+      std::vector<std::string> names{"x", "logits", "block.0.r", "block.0.y", "block.1.r", "block.1.y"};
       const Function& main = trace.main().function();
       for (size_t p = 0; p < main.params.size(); ++p) {
         if (main.param_info[p].kind == ParamInfo::state) continue;
