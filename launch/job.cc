@@ -154,8 +154,10 @@ int run_job(int argc, char** argv, const std::function<int(Job&, std::span<const
     const std::vector<std::string> words(argv + 1, argv + argc);
     try {
       return body(job, words);
-    } catch (const UserError&) {
-      throw;
+    } catch (const UserError& e) {
+      // Said while the other ranks still wait for this one: the first to leave with a status makes mpirun end the rest.
+      if (job.first()) std::fprintf(stderr, "meshard: %s\n", e.what());
+      return 2;
     } catch (const std::exception& e) {
       // What one rank alone runs into must not leave the others waiting.
       std::fprintf(stderr, "meshard: rank %d: %s%s\n", job.rank(), dynamic_cast<const InternalError*>(&e) ? "internal error: " : "",
