@@ -26,7 +26,7 @@ run() {
   checks=$((checks + 1))
   timeout -k 1 30 "$@" > out 2> err.all
   status=$?
-  grep -av -e '^-*$' -e '^Primary job' -e '^a non-zero exit' -e '^mpirun detected' -e '^the job to be' -e '^  Process name:' \
+  grep -av -e '^-*$' -e '^Primary job' -e '^a non-zero exit' -e '^mpi[a-z]* detected' -e '^the job to be' -e '^  Process name:' \
     -e '^  Exit code:' err.all > err
 }
 
