@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "fmt/format.h"
+#include "meshard/ir/signature.h"
 #include "meshard/ir/trace.h"
 
 namespace meshard {
@@ -98,8 +99,8 @@ std::vector<Value> Builder::apply(const OpDef& def, std::vector<Value> operands,
     op.operands.push_back(operands[i].id());
     operand_types.push_back(operands[i].type());
   }
-  check_attributes(def, attributes, place);
-  const std::vector<Type> types = infer_types(def, attributes, operand_types, results, place);
+  const std::vector<Type>& types =
+      program_->signatures->get(def, attributes, operand_types, results, place).results;
   if (!results.empty() && results != types) {
     const auto at = static_cast<size_t>(
         std::mismatch(types.begin(), types.end(), results.begin(), results.end()).first - types.begin());

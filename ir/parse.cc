@@ -5,6 +5,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "fmt/format.h"
 #include "meshard/ir/runs.h"
+#include "meshard/ir/signature.h"
 #include "meshard/ir/text_reader.h"
 
 namespace meshard {
@@ -285,8 +286,9 @@ class Parser : private TextReader {
     std::vector<Type> operands, results;
     for (ValueId v : op.operands) operands.push_back(f().value(v).type);
     for (const Typed& t : written) results.push_back(t.type);
-    const std::vector<Type> types =
-        show_line(place, [&] { return infer_types(*op.def, op.attributes, operands, results, place); });
+    const auto& types = show_line(place, [&]() -> const Signature& {
+      return program_.signatures->get(*op.def, op.attributes, operands, results, place);
+    }).results;
     for (size_t r = 0; r < types.size(); ++r) {
       if (types[r] == written[r].type) continue;
       const std::string which = types.size() > 1 ? fmt::format(" as result {}", r) : "";

@@ -86,10 +86,15 @@ struct Function {
   int param_index(ValueId v) const;           // -1: not a parameter
 };
 
+class Signatures;
+std::shared_ptr<Signatures> make_signatures();
+
 struct Program {
   const OpTable* table = nullptr;
   std::optional<Mesh> mesh;
   std::deque<Function> functions;  // callees before callers; the last is main
+  // Rules that were bound (ir/signature.h). No part of what the program says: a pass hands it on to what it makes.
+  std::shared_ptr<Signatures> signatures = make_signatures();
 
   Function& main() { return functions.back(); }
   const Function& main() const { return functions.back(); }

@@ -175,6 +175,7 @@ Program Trace::program() const {
   Program out;
   out.table = program_.table;
   out.mesh = program_.mesh;
+  out.signatures = program_.signatures;
   std::vector<int> place(program_.functions.size(), -1);
   const std::function<void(int)> visit = [&](int number) {
     const Function& f = program_.functions[static_cast<size_t>(number)];

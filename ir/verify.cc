@@ -7,6 +7,7 @@
 #include "fmt/format.h"
 #include "meshard/ir/parse.h"
 #include "meshard/ir/runs.h"
+#include "meshard/ir/signature.h"
 #include "meshard/ir/verify_local.h"
 
 namespace meshard {
@@ -226,7 +227,7 @@ class Verifier {
 
   // An error that knows no place gets the op's, and any gets its text.
   template <class Body>
-  auto with_op(const Op& op, Body body) const {
+  auto with_op(const Op& op, Body body) const -> decltype(body()) {
     try {
       return body();
     } catch (const UserError& error) {
@@ -242,10 +243,8 @@ class Verifier {
     MESHARD_CHECK(!op.def->collective || op.attributes.empty(),
                   fmt::format("{} has attributes, which are not printed", op.def->name));
     const std::vector<Type> written = types(op.results);
-    const std::vector<Type> found = with_op(op, [&] {
-      check_attributes(*op.def, op.attributes, op.source);
-      return infer_types(*op.def, op.attributes, types(op.operands), written, op.source);
-    });
+    const std::vector<Type>& found =
+        with_op(op, [&]() -> const Signature& { return signature(program_, *f_, op); }).results;
     for (size_t r = 0; r < written.size(); ++r) {
       if (found[r] != written[r]) {
         fail(op, fmt::format("{} gives {} as result {}, but {} is {}", op.def->name, found[r].str(), r,

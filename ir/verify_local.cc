@@ -2,6 +2,7 @@
 
 #include "fmt/format.h"
 #include "meshard/ir/parse.h"
+#include "meshard/ir/signature.h"
 #include "meshard/layout/reshard.h"
 
 namespace meshard {
@@ -19,14 +20,11 @@ std::string collective_obstacle(const Mesh& mesh, const Op& op, const Layout& fr
                      op.over.empty() ? "nothing" : mesh.atoms_text(op.over), from.str(mesh), to.str(mesh));
 }
 
-std::string rule_obstacle(const Mesh& mesh, const Function& function, const Op& op, std::span<const Layout> operands,
-                          std::span<const Layout> results) {
-  std::vector<Type> operand_types, result_types;
-  for (ValueId v : op.operands) operand_types.push_back(function.value(v).type);
-  for (ValueId v : op.results) result_types.push_back(function.value(v).type);
-  const BoundRule rule = bind_rule(*op.def, op.attributes, operand_types, result_types, op.source);
+std::string rule_obstacle(const Program& program, const Function& function, const Op& op,
+                          std::span<const Layout> operands, std::span<const Layout> results) {
+  const BoundRule& rule = bound_rule(program, function, op);
   std::string why;
-  if (find_split(mesh, *op.def, rule, operands, results, &why)) return "";
+  if (find_split(*program.mesh, *op.def, rule, operands, results, &why)) return "";
   return fmt::format("{}: {}", op.def->name, why);
 }
 
@@ -42,7 +40,7 @@ void verify_local(const Program& program, const Function& function, const Op& op
   if (op.def->collective) {
     why = collective_obstacle(mesh, op, operands[0], results[0]);
   } else if (!op.def->identity) {
-    why = rule_obstacle(mesh, function, op, operands, results);
+    why = rule_obstacle(program, function, op, operands, results);
   } else if (operands[0] != results[0]) {
     why = fmt::format("{} changes the layout {} to {}: that takes a collective", op.def->name, operands[0].str(mesh),
                       results[0].str(mesh));

@@ -6,7 +6,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "meshard/ir/rule.h"
+#include "meshard/ir/signature.h"
 #include "meshard/layout/reshard.h"
 
 namespace meshard {
@@ -32,18 +32,12 @@ ReshardStep step_of(const Function& f, const Op& op) {
 }
 
 // Flops of the busiest device, from the rule's points with every factor at its largest block.
-int64_t op_flops(const Mesh& mesh, const Function& f, const Op& op) {
-  std::vector<Type> operands, results;
+int64_t op_flops(const Program& program, const Function& f, const Op& op) {
+  const Mesh& mesh = *program.mesh;
   std::vector<Layout> operand_layouts, result_layouts;
-  for (ValueId v : op.operands) {
-    operands.push_back(f.value(v).type);
-    operand_layouts.push_back(*f.value(v).layout);
-  }
-  for (ValueId v : op.results) {
-    results.push_back(f.value(v).type);
-    result_layouts.push_back(*f.value(v).layout);
-  }
-  const BoundRule rule = bind_rule(*op.def, op.attributes, operands, results, op.source);
+  for (ValueId v : op.operands) operand_layouts.push_back(*f.value(v).layout);
+  for (ValueId v : op.results) result_layouts.push_back(*f.value(v).layout);
+  const BoundRule& rule = bound_rule(program, f, op);
   const auto split = find_split(mesh, *op.def, rule, operand_layouts, result_layouts, nullptr);
   double points = op.def->flops_per_point;
   for (size_t k = 0; k < rule.factors.size(); ++k) {
@@ -85,7 +79,7 @@ Bill make_bill(const Program& local) {
     for (const Op& op : f.ops) {
       if (op.kind != Op::apply) continue;
       if (!op.def->collective) {
-        if (!op.def->identity) flops += static_cast<double>(op_flops(mesh, f, op)) * static_cast<double>(counts[fi]);
+        if (!op.def->identity) flops += static_cast<double>(op_flops(local, f, op)) * static_cast<double>(counts[fi]);
         continue;
       }
       if (*op.def->collective == Collective::slice) continue;

@@ -9,6 +9,7 @@ namespace meshard {
 Program erase(const Program& program) {
   Program out;
   out.table = program.table;
+  out.signatures = program.signatures;
   for (const Function& f : program.functions) {
     Function g;
     g.name = f.name;

@@ -1,20 +1,17 @@
 #include "meshard/sharding/lower.h"
 
-#include "meshard/ir/rule.h"
+#include "meshard/ir/signature.h"
 #include "meshard/ir/trace.h"
 
 namespace meshard {
 namespace {
 
-bool splits_a_lower_factor(const Mesh& mesh, const Function& f, const Op& op) {
+bool splits_a_lower_factor(const Program& program, const Function& f, const Op& op) {
   if (op.kind != Op::apply || op.def->lower == nullptr) return false;
-  std::vector<Type> operands, results;
-  for (ValueId v : op.operands) operands.push_back(f.value(v).type);
-  for (ValueId v : op.results) results.push_back(f.value(v).type);
-  const BoundRule rule = bind_rule(*op.def, op.attributes, operands, results, op.source);
+  const BoundRule& rule = bound_rule(program, f, op);
   for (size_t i = 0; i < op.operands.size(); ++i) {
     FactorAtoms atoms(rule.factors.size());
-    pour_layout(mesh, rule, rule.operands[i], *f.value(op.operands[i]).layout, atoms);
+    pour_layout(*program.mesh, rule, rule.operands[i], *f.value(op.operands[i]).layout, atoms);
     for (size_t k = 0; k < atoms.size(); ++k) {
       if (rule.factors[k].lower && !atoms[k].empty()) return true;
     }
@@ -76,15 +73,15 @@ void copy_lowered(Program& out, const Function& source, const std::vector<bool>&
 }  // namespace
 
 Program lower(const Program& program, bool* changed) {
-  const Mesh& mesh = *program.mesh;
   *changed = false;
   Program out;
   out.table = program.table;
   out.mesh = program.mesh;
+  out.signatures = program.signatures;
   for (const Function& f : program.functions) {
     std::vector<bool> lowered(f.ops.size());
     bool any = false;
-    for (size_t i = 0; i < f.ops.size(); ++i) any |= lowered[i] = splits_a_lower_factor(mesh, f, f.ops[i]);
+    for (size_t i = 0; i < f.ops.size(); ++i) any |= lowered[i] = splits_a_lower_factor(program, f, f.ops[i]);
     if (!any) {
       out.functions.push_back(f);
       continue;

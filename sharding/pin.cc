@@ -21,6 +21,7 @@ class Pinner {
   Pinner(const Program& program, const Plan& plan, const Mesh& mesh) : in_(program), plan_(plan), mesh_(mesh) {
     out_.table = program.table;
     out_.mesh = mesh;
+    out_.signatures = program.signatures;
     find_params();
   }
 

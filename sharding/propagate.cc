@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include "meshard/ir/parse.h"
-#include "meshard/ir/rule.h"
+#include "meshard/ir/signature.h"
 #include "meshard/sharding/pin.h"
 
 namespace meshard {
@@ -48,7 +48,7 @@ class Propagator {
  private:
   struct Bound {
     int function = 0, op = 0;
-    BoundRule rule;
+    const BoundRule& rule;
     bool aligned = false;  // every factor is in every tensor that is not a scalar
   };
 
@@ -62,10 +62,7 @@ class Propagator {
       if (op.kind != Op::apply || op.operands.empty()) continue;
       // A reshard, or a parameter's role, is there to change the layout: what is given on one side says nothing of the other.
       if (op.def->identity && f.value(op.results[0]).pinned) continue;
-      std::vector<Type> operands, results;
-      for (ValueId v : op.operands) operands.push_back(f.value(v).type);
-      for (ValueId v : op.results) results.push_back(f.value(v).type);
-      Bound b{function, static_cast<int>(i), bind_rule(*op.def, op.attributes, operands, results, op.source), true};
+      Bound b{function, static_cast<int>(i), bound_rule(program_, f, op), true};
       for (const auto& terms : {b.rule.operands, b.rule.results}) {
         for (const auto& dims : terms) {
           for (size_t k = 0; k < b.rule.factors.size() && !dims.empty(); ++k) {
