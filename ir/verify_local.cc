@@ -11,11 +11,7 @@ namespace {
 // Why the collective does not turn one layout into the other, "" if it does.
 std::string collective_obstacle(const Mesh& mesh, const Op& op, const Layout& from, const Layout& to) {
   if (op.over.empty() && from == to) return "";  // over an axis of size 1
-  ReshardStep step{*op.def->collective, op.over, Reduction::sum, from, to};
-  for (const Reduction kind : {Reduction::sum, Reduction::max, Reduction::min}) {
-    if (from.pending_of(kind) != to.pending_of(kind)) step.reduction = kind;
-  }
-  if (step_fits(mesh, step)) return "";
+  if (step_fits(mesh, step_of(*op.def->collective, op.over, from, to))) return "";
   return fmt::format("{} over {} does not turn {} into {}", op.def->name,
                      op.over.empty() ? "nothing" : mesh.atoms_text(op.over), from.str(mesh), to.str(mesh));
 }

@@ -110,6 +110,13 @@ ReshardStep move_step(const Mesh& mesh, const Layout& from, const Layout& to) {
 
 }  // namespace
 
+ReshardStep step_of(Collective kind, AtomSet over, const Layout& from, const Layout& to) {
+  ReshardStep step{kind, over, Reduction::sum, from, to};
+  for (Reduction reduction : {Reduction::sum, Reduction::max, Reduction::min})
+    if (!(from.pending_of(reduction) - to.pending_of(reduction)).empty()) step.reduction = reduction;
+  return step;
+}
+
 AtomSet moved_atoms(const Layout& from, const Layout& to) {
   AtomSet moved;
   for (int d = 0; d < from.rank(); ++d) {

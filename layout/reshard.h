@@ -23,6 +23,9 @@ struct ReshardStep {
   bool operator==(const ReshardStep&) const = default;
 };
 
+// The step that a collective op is: `reduction` follows from what stops being pending.
+ReshardStep step_of(Collective kind, AtomSet over, const Layout& from, const Layout& to);
+
 // The atoms that stand elsewhere in the split lists of `to` than in those of `from`: for each dimension those behind
 // what the two lists begin with in common.
 AtomSet moved_atoms(const Layout& from, const Layout& to);
@@ -50,6 +53,8 @@ int64_t all_received_elements(const Mesh& mesh, const Shape& shape, const Reshar
 int64_t all_received_elements(const Mesh& mesh, const Shape& shape, const std::vector<ReshardStep>& steps);
 // The largest over the ranks.
 int64_t busiest_received_elements(const Mesh& mesh, const Shape& shape, const ReshardStep& step);
+// The most pieces that one rank takes from other ranks in an all_to_all, permute or exchange.
+int64_t most_pieces(const Mesh& mesh, const Shape& shape, const ReshardStep& step);
 // Least elements that the busiest rank must receive for from -> to without reductions: what it needs and does not hold.
 // Pending axes count as copies.
 int64_t lower_bound_elements(const Mesh& mesh, const Shape& shape, const Layout& from, const Layout& to);

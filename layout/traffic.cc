@@ -23,7 +23,15 @@ int64_t position(const std::vector<int>& atoms, const std::vector<int64_t>& size
 struct Moved {
   int64_t kept = 0;     // elements that ranks need and hold, over all ranks
   int64_t busiest = 0;  // most that one rank needs and lacks
+  int64_t pieces = 0;   // most blocks of other ranks that one rank takes from
 };
+
+// How many blocks of `parts` have elements of `wanted`.
+int64_t blocks_met(Block wanted, int64_t elements, int64_t parts) {
+  if (wanted.size == 0) return 0;
+  const auto at = [&](int64_t e) { return static_cast<int64_t>(static_cast<__int128>(e) * parts / elements); };
+  return std::min(wanted.size, at(wanted.end() - 1) - at(wanted.begin) + 1);
+}
 
 // What changes hands between two layouts of a value, pending axes taken as copies.
 Moved count_moved(const Mesh& mesh, const Shape& shape, const Layout& from, const Layout& to) {
@@ -61,14 +69,16 @@ Moved count_moved(const Mesh& mesh, const Shape& shape, const Layout& from, cons
   for (AtomId atom : involved) sizes.push_back(mesh.atom_size(atom));
   const int64_t coordinates = mesh.parts(involved);
   for (int64_t i = 0; i < coordinates; ++i) {
-    int64_t need = 1, hold = 1;
+    int64_t need = 1, hold = 1, pieces = 1;
     for (const ChangedDim& dim : changed) {
       const Block wanted = block(dim.elements, dim.to_parts, position(dim.to, sizes, digits));
       need *= wanted.size;
+      pieces *= blocks_met(wanted, dim.elements, dim.from_parts);
       hold *= intersect(wanted, block(dim.elements, dim.from_parts, position(dim.from, sizes, digits))).size;
     }
     moved.kept += hold;
     moved.busiest = std::max(moved.busiest, need - hold);
+    moved.pieces = std::max(moved.pieces, pieces - (hold > 0 ? 1 : 0));
     for (size_t a = digits.size(); a-- > 0;) {
       if (++digits[a] < sizes[a]) break;
       digits[a] = 0;
@@ -158,6 +168,10 @@ int64_t busiest_received_elements(const Mesh& mesh, const Shape& shape, const Re
       return 0;
   }
   return 0;
+}
+
+int64_t most_pieces(const Mesh& mesh, const Shape& shape, const ReshardStep& step) {
+  return count_moved(mesh, shape, step.from, step.to).pieces;
 }
 
 int64_t lower_bound_elements(const Mesh& mesh, const Shape& shape, const Layout& from, const Layout& to) {

@@ -32,19 +32,6 @@ bool concatenates(const std::vector<Rect>& parts, const Rect& whole) {
   return next == whole.elements();
 }
 
-ReshardStep reshard_step(const Flat& flat, const FlatStep& step) {
-  ReshardStep s;
-  s.kind = *step.op->def->collective;
-  s.over = step.op->over;
-  s.from = flat.values[static_cast<size_t>(step.operands[0])].layout;
-  s.to = flat.values[static_cast<size_t>(step.results[0])].layout;
-  for (int k = 0; k < kReductions; ++k) {
-    const auto kind = static_cast<Reduction>(k);
-    if (!(s.from.pending_of(kind) - s.to.pending_of(kind)).empty()) s.reduction = kind;
-  }
-  return s;
-}
-
 }  // namespace
 
 int64_t CollectiveStep::staging_bytes() const {
@@ -54,7 +41,8 @@ int64_t CollectiveStep::staging_bytes() const {
 CollectiveStep plan_collective(const Mesh& mesh, const Flat& flat, const FlatStep& step, Rank rank) {
   CollectiveStep c;
   const FlatValue& from = flat.values[static_cast<size_t>(step.operands[0])];
-  const ReshardStep s = reshard_step(flat, step);
+  const ReshardStep s = step_of(*step.op->def->collective, step.op->over, from.layout,
+                                flat.values[static_cast<size_t>(step.results[0])].layout);
   const Shape& shape = from.type.shape;
   c.group = Group(mesh, s.over, rank);
   c.element_bytes = size_bytes(from.type.dtype);

@@ -22,15 +22,6 @@ bool runs(const Mesh& mesh, const Op& op, Rank rank) {
   return true;
 }
 
-ReshardStep step_of(const Function& f, const Op& op) {
-  ReshardStep step{*op.def->collective, op.over, Reduction::sum, *f.value(op.operands[0]).layout, *f.value(op.results[0]).layout};
-  for (int k = 0; k < kReductions; ++k) {
-    const auto kind = static_cast<Reduction>(k);
-    if (!(step.from.pending_of(kind) - step.to.pending_of(kind)).empty()) step.reduction = kind;
-  }
-  return step;
-}
-
 // Flops of the busiest device, from the rule's points with every factor at its largest block.
 int64_t op_flops(const Program& program, const Function& f, const Op& op) {
   const Mesh& mesh = *program.mesh;
@@ -84,7 +75,7 @@ Bill make_bill(const Program& local) {
       }
       if (*op.def->collective == Collective::slice) continue;
       const ValueInfo& value = f.value(op.results[0]);
-      const ReshardStep step = step_of(f, op);
+      const ReshardStep step = step_of(*op.def->collective, op.over, *f.value(op.operands[0]).layout, *value.layout);
       BillLine line;
       line.kind = step.kind;
       line.over = op.over;

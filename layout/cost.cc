@@ -1,0 +1,58 @@
+#include "meshard/layout/cost.h"
+
+#include <algorithm>
+
+namespace meshard {
+
+const Link& CostModel::link(const Mesh& mesh, AtomSet over) const {
+  if (ranks_per_host <= 0 || ranks_per_host >= mesh.size()) return host;
+  // Ranks that differ along one atom lie in one run of stride * size ranks, and such runs tile the mesh. A host's ranks
+  // are whole runs, or the edge of a host cuts a run between two ranks that differ along this atom alone.
+  for (AtomId atom : over.list())
+    if (ranks_per_host % (mesh.stride(atom) * mesh.atom_size(atom)) != 0) return network;
+  return host;
+}
+
+int64_t CostModel::nanoseconds(const Link& link, int64_t messages, int64_t bytes) {
+  const __int128 rate = std::max<int64_t>(link.bytes_per_us, 1);
+  const __int128 ns = static_cast<__int128>(messages) * link.message_ns +
+                      (static_cast<__int128>(bytes) * 1000 + rate - 1) / rate;
+  return static_cast<int64_t>(std::min<__int128>(ns, int64_t{1} << 62));
+}
+
+int64_t step_messages(const Mesh& mesh, const Shape& shape, const ReshardStep& step) {
+  const int64_t ranks = mesh.parts(step.over);
+  switch (step.kind) {
+    case Collective::all_gather:
+    case Collective::reduce_scatter:
+    case Collective::all_to_all:
+      return ranks - 1;
+    case Collective::all_reduce:
+      return 2 * (ranks - 1);
+    case Collective::permute:
+      return 1;
+    case Collective::exchange:
+      return most_pieces(mesh, shape, step);
+    case Collective::slice:
+    case Collective::broadcast:
+    case Collective::barrier:
+      return 0;
+  }
+  return 0;
+}
+
+int64_t step_nanoseconds(const CostModel& model, const Mesh& mesh, const Shape& shape, const ReshardStep& step,
+                         int64_t element_bytes) {
+  if (step.kind == Collective::slice) return 0;
+  return CostModel::nanoseconds(model.link(mesh, step.over), step_messages(mesh, shape, step),
+                                busiest_received_elements(mesh, shape, step) * element_bytes);
+}
+
+int64_t steps_nanoseconds(const CostModel& model, const Mesh& mesh, const Shape& shape,
+                          const std::vector<ReshardStep>& steps, int64_t element_bytes) {
+  int64_t sum = 0;
+  for (const ReshardStep& step : steps) sum += step_nanoseconds(model, mesh, shape, step, element_bytes);
+  return std::min(sum, int64_t{1} << 62);
+}
+
+}  // namespace meshard
