@@ -3,238 +3,379 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
-#include <tuple>
+#include <map>
+#include <string>
+
+#include "meshard/sharding/choice_model.h"
 
 namespace meshard {
 namespace {
 
-constexpr int64_t kForbidden = std::numeric_limits<int64_t>::max() / 4;
+constexpr int64_t kDirectCells = 1024;   // a value with few readers is one table of at most so many cells
+constexpr size_t kMostCopySets = 300;    // else a variable of its own says which copies it has
+constexpr size_t kMostLabels = 400;      // of a site in the joint search
 
-// A layout as a key of a map, without spelling axes.
-void append_key(std::string& key, const Layout& layout) {
-  for (const DimLayout& d : layout.dims) {
-    for (AtomId a : d.atoms) key.push_back(static_cast<char>('A' + a));
-    key.push_back(',');
-  }
-  for (const AtomSet& p : layout.pending) key += fmt::format("/{:x}", p.bits);
-}
-
-int64_t ceil_div(int64_t a, int64_t b) { return b == 0 ? a : (a + b - 1) / b; }
-
-// Everything about one op while its options are weighed.
-class Chooser {
+class Search {
  public:
-  Chooser(const Mesh& mesh, const OpDef& def, const BoundRule& rule, const std::vector<OperandView>& operands,
-          const std::vector<ResultView>& results, ReshardCosts& costs)
-      : mesh_(mesh), def_(def), rule_(rule), operands_(operands), results_(results), costs_(costs) {}
+  Search(const Program& program, const ChooseOptions& options) : program_(program), options_(options), model_(program) {}
 
-  Choice run(std::vector<Choice>* considered) {
-    std::vector<FactorAtoms> splits = options();
-    const double allowed = share(splits[0]) * (1 + 1e-9);
-    std::vector<Choice> all;
-    for (const FactorAtoms& split : splits) {
-      const bool too_much = share(split) > allowed;
-      for (int group = -1; group < static_cast<int>(def_.linear.size()); ++group) {
-        // Adding up terms that are still sums is no work done twice: each device has terms of its own, and they are reduced once.
-        if (too_much && !joint(group)) continue;
-        if (auto choice = price(split, group)) all.push_back(std::move(*choice));
-      }
+  std::vector<SplitId> run() {
+    std::vector<Atoms> axes, atoms;
+    for (const Axis& axis : program_.mesh->axes()) {
+      if (!axis.atoms.empty()) axes.push_back(axis.atoms);
+      for (AtomId a : axis.atoms) atoms.push_back({a});
     }
-    MESHARD_CHECK(!all.empty(), fmt::format("no split of {} is legal", def_.name));
-    std::stable_sort(all.begin(), all.end(), [](const Choice& a, const Choice& b) {
-      return std::tuple(a.bytes, a.messages, a.flops) < std::tuple(b.bytes, b.messages, b.flops);
-    });
-    Choice best = all.front();
-    if (considered != nullptr) *considered = std::move(all);
-    return best;
+    const std::vector<SplitId> start = model_.propagated();
+    best_ = start;
+    cost_ = propagated_ = model_.total(start);
+    exact_ = true;
+    descend(start, axes);
+    if (axes.size() > 1) descend(start, {axes.rbegin(), axes.rend()});
+    if (atoms.size() > axes.size()) descend(best_, atoms);
+    bound_ = 0;
+    if (options_.joint) joint();
+    return best_;
   }
+
+  ChoiceModel& model() { return model_; }
+  Cost cost() const { return cost_; }
+  Cost bound() const { return bound_; }
+  Cost propagated() const { return propagated_; }
+  // Site `site` may only have this label.
+  void force(int site, SplitId label) { forced_[site] = label; }
 
  private:
-  // Adds to `atoms` what `layout` puts on factors of `dims` and does not contradict what is there.
-  void merge(FactorAtoms& atoms, const std::vector<BoundRule::Dim>& dims, const Layout& layout) const {
-    FactorAtoms wish(rule_.factors.size());
-    pour_layout(mesh_, rule_, dims, layout, wish);
-    for (size_t k = 0; k < wish.size(); ++k) {
-      if (wish[k].size() <= atoms[k].size() || rule_.factors[k].whole || rule_.factors[k].lower) continue;
-      if (!std::equal(atoms[k].begin(), atoms[k].end(), wish[k].begin())) continue;
-      FactorAtoms longer = atoms;
-      for (size_t i = atoms[k].size(); i < wish[k].size(); ++i) {
-        longer[k].push_back(wish[k][i]);
-        if (!illegal_split(mesh_, rule_, longer).empty()) {
-          longer[k].pop_back();
-          break;
-        }
-      }
-      atoms = longer;
-    }
-  }
-
-  // The first is what propagation decided; duplicates are dropped.
-  std::vector<FactorAtoms> options() const {
-    struct Source {
-      const std::vector<BoundRule::Dim>* dims;
-      Layout layout;
-    };
-    std::vector<Source> propagated, made;
-    for (size_t r = 0; r < results_.size(); ++r) propagated.push_back({&rule_.results[r], results_[r].propagated});
-    for (size_t i = 0; i < operands_.size(); ++i) propagated.push_back({&rule_.operands[i], operands_[i].propagated});
-    for (size_t i = 0; i < operands_.size(); ++i) {
-      for (const Layout& copy : operands_[i].copies) made.push_back({&rule_.operands[i], copy});
-    }
-    std::vector<FactorAtoms> list;
-    const auto build = [&](const Source* first, std::initializer_list<const std::vector<Source>*> rest) {
-      FactorAtoms atoms(rule_.factors.size());
-      if (first != nullptr) merge(atoms, *first->dims, first->layout);
-      for (const auto* sources : rest) {
-        for (const Source& s : *sources) merge(atoms, *s.dims, s.layout);
-      }
-      if (std::find(list.begin(), list.end(), atoms) == list.end()) list.push_back(std::move(atoms));
-    };
-    build(nullptr, {&propagated});
-    build(nullptr, {&made, &propagated});
-    for (const Source& s : made) {
-      build(&s, {&made, &propagated});
-      build(&s, {&propagated});
-    }
-    for (const Source& s : propagated) build(&s, {&made, &propagated});
-    build(nullptr, {&made});
-    build(nullptr, {});
-    return list;
-  }
-
-  // The part of the op's work that a device has, blocks taken as even: that 257 columns leave one device a column more than
-  // 32 rows do is no reason to gather a table.
-  double share(const FactorAtoms& atoms) const {
-    double part = 1;
-    for (size_t k = 0; k < atoms.size(); ++k) {
-      part /= static_cast<double>(std::clamp<int64_t>(rule_.factors[k].size, 1, mesh_.parts(atoms[k])));
-    }
-    return part;
-  }
-
-  int64_t flops(const FactorAtoms& atoms) const {
-    double points = std::max(1.0, def_.flops_per_point);
-    for (size_t k = 0; k < atoms.size(); ++k) {
-      points *= static_cast<double>(ceil_div(rule_.factors[k].size, mesh_.parts(atoms[k])));
-    }
-    return static_cast<int64_t>(std::min(points, 4e18));
-  }
-
-  struct Fetch {
-    int64_t bytes = 0, messages = 0;  // over all devices; collectives
-  };
-
-  // What it takes to have operand i in layout `needed`, which an add may take in parts.
-  Fetch fetch(size_t i, const Layout& needed, bool parts) const {
-    const OperandView& o = operands_[i];
-    if (o.remade) return {};
-    Fetch best{kForbidden, 0};
-    for (const Layout& copy : o.copies) {
-      const auto& entry = costs_.get(o.type.shape, copy, parts ? before_part(copy, needed) : needed);
-      const int64_t bytes = entry.elements * size_bytes(o.type.dtype);
-      if (entry.possible && bytes < best.bytes) best = {bytes, entry.messages};
-    }
-    if (o.binds && best.bytes > 0) best.bytes = kForbidden / 8 + std::min(best.bytes, kForbidden / 16);  // only where nothing else is left
-    return best;
-  }
-
-  // Pending sums that operands of a linear group have, and the op's own factors leave free. Operands that are taken together
-  // need not all have them: the whole ones are taken in parts.
-  AtomSet passing(const FactorAtoms& atoms, int group) const {
-    AtomSet any, split;
-    for (const Atoms& a : atoms) split = split | AtomSet::of(a);
-    for (int i : def_.linear[static_cast<size_t>(group)]) {
-      const OperandView& o = operands_[static_cast<size_t>(i)];
-      if (!o.copies.empty() && o.may_pend) any = any | o.copies[0].pending_of(Reduction::sum);
-    }
-    return any - split;
-  }
-
-  bool joint(int group) const { return group >= 0 && def_.linear[static_cast<size_t>(group)].size() > 1; }
-
-  std::optional<Choice> price(const FactorAtoms& atoms, int group) const {
-    Choice c;
-    c.split.atoms = atoms;
-    c.linear_group = group;
-    if (group >= 0) {
-      const AtomSet pass = passing(atoms, group);
-      if (pass.empty()) return std::nullopt;
-      c.split.passing[static_cast<size_t>(Reduction::sum)] = pass;
-    }
-    c.operands = operand_layouts(def_, rule_, c.split, group);
-    c.results = result_layouts(def_, rule_, c.split);
-    c.flops = flops(atoms);
-    for (size_t i = 0; i < operands_.size(); ++i) {
-      bool again = false;  // the same value read twice in the same layout is fetched once
-      for (size_t j = 0; j < i; ++j) again |= operands_[j].id == operands_[i].id && c.operands[j] == c.operands[i];
-      if (again) continue;
-      const Fetch f = fetch(i, c.operands[i], joint(group));
-      c.bytes += f.bytes;
-      c.messages += f.messages;
-    }
-    for (size_t r = 0; r < results_.size(); ++r) {
-      const ResultView& v = results_[r];
-      const Layout target = v.pinned ? v.propagated : v.propagated.without_pending();
-      // What is not pinned has to move only as far as its sums go.
-      if (!v.pinned && !c.results[r].is_pending()) continue;
-      const bool reachable = v.pinned || fits_under(c.results[r], target);
-      const auto& entry = costs_.get(v.type.shape, c.results[r], reachable ? target : c.results[r].without_pending());
-      c.bytes += entry.possible ? entry.elements * size_bytes(v.type.dtype) : kForbidden;
-      if (v.pinned || !v.may_pend) c.messages += entry.messages;
-    }
-    return c;
-  }
-
-  // Whether `made` without its sums needs nothing but reductions (and slices) to become `target`.
-  static bool fits_under(const Layout& made, const Layout& target) {
-    for (int d = 0; d < made.rank(); ++d) {
-      const Atoms &have = made.atoms(d), &want = target.atoms(d);
-      if (have.size() > want.size() || !std::equal(have.begin(), have.end(), want.begin())) return false;
-    }
+  bool keep(const std::vector<SplitId>& labels) {
+    const Cost cost = model_.total(labels);
+    if (cost >= cost_) return false;
+    cost_ = cost;
+    best_ = labels;
     return true;
   }
 
-  const Mesh& mesh_;
-  const OpDef& def_;
-  const BoundRule& rule_;
-  const std::vector<OperandView>& operands_;
-  const std::vector<ResultView>& results_;
-  ReshardCosts& costs_;
+  // Unit after unit, each step exact, until none helps.
+  void descend(std::vector<SplitId> labels, const std::vector<Atoms>& units) {
+    for (const auto& [site, label] : forced_) labels[static_cast<size_t>(site)] = label;
+    Cost cost = model_.total(labels);
+    size_t idle = 0;
+    for (size_t i = 0; idle < units.size(); i = (i + 1) % units.size()) {
+      std::vector<LabelListId> lists;
+      for (size_t s = 0; s < labels.size(); ++s) lists.push_back(model_.vary(s, labels[s], units[i]));
+      std::vector<SplitId> next = solve(lists, labels, kInfinite, nullptr);
+      const Cost now = next.empty() ? kInfinite : model_.total(next);
+      // A step cannot raise the sum unless a value wants more copies than its sets hold.
+      idle = now < cost ? 1 : idle + 1;
+      if (now < cost) {
+        cost = now;
+        labels = std::move(next);
+      }
+    }
+    keep(labels);
+  }
+
+  // All axes at once, if the tables are small enough.
+  void joint() {
+    std::vector<LabelListId> lists;
+    double cells = 0;
+    for (size_t s = 0; s < best_.size(); ++s) {
+      lists.push_back(model_.all_labels(s, kMostLabels));
+      if (model_.list(lists.back()).empty()) return;
+    }
+    for (const ValueNode& v : model_.values()) {
+      double size = 1;
+      for (int site : sites_of(v)) size *= static_cast<double>(list(lists, site).size());
+      cells += std::min(size, 4e6);
+    }
+    if (cells > static_cast<double>(options_.joint_cells)) return;
+    Cost bound = 0;
+    // No label of the best may be pruned: solutions equal to it are kept.
+    const std::vector<SplitId> found = solve(lists, best_, cost_, &bound);
+    if (!found.empty()) keep(found);
+    bound_ = std::min(bound, cost_);
+  }
+
+  const std::vector<SplitId>& list(const std::vector<LabelListId>& lists, int site) {
+    const auto it = forced_.find(site);
+    return model_.list(it == forced_.end() ? lists[static_cast<size_t>(site)] : model_.only(it->second));
+  }
+
+  static std::vector<int> sites_of(const ValueNode& v) {
+    std::vector<int> sites;
+    if (v.maker >= 0) sites.push_back(v.maker);
+    for (const Reader& r : v.readers) {
+      if (r.site >= 0) sites.push_back(r.site);
+    }
+    std::sort(sites.begin(), sites.end());
+    sites.erase(std::unique(sites.begin(), sites.end()), sites.end());
+    return sites;
+  }
+
+  // The least sum over these labels; empty: none is finite. With `bound`, labels that cannot be in a sum of at most `upper` are taken
+  // out first, and *bound is a lower bound on the least sum (the least itself where the search is exact).
+  std::vector<SplitId> solve(const std::vector<LabelListId>& lists, const std::vector<SplitId>& labels, Cost upper, Cost* bound) {
+    MinSum problem;
+    std::vector<int> variable(labels.size(), -1), start;
+    std::vector<int> site_of;
+    for (size_t s = 0; s < labels.size(); ++s) {
+      const std::vector<SplitId>& l = list(lists, static_cast<int>(s));
+      if (l.size() == 1) {
+        problem.add_constant(model_.own_cost(s, l[0]));
+        continue;
+      }
+      variable[s] = problem.add_variable(static_cast<int>(l.size()));
+      site_of.push_back(static_cast<int>(s));
+      start.push_back(static_cast<int>(std::max<std::ptrdiff_t>(std::find(l.begin(), l.end(), labels[s]) - l.begin(), 0)));
+      auto own = std::make_shared<std::vector<Cost>>();
+      for (SplitId id : l) own->push_back(model_.own_cost(s, id));
+      problem.add_table({variable[s]}, own);
+    }
+    bool exact = true;
+    for (const ValueNode& v : model_.values()) exact &= add_value(problem, lists, labels, variable, v, bound != nullptr);
+    if (bound != nullptr) {
+      *bound = problem.tighten(upper, 40);
+      start.clear();
+    }
+    start.resize(static_cast<size_t>(problem.variables()), 0);
+    const MinSum::Solution solution = problem.solve(int64_t{1} << 22, start);
+    if (bound != nullptr && solution.exact && exact && solution.value < kInfinite) *bound = solution.value;
+    if (solution.value >= kInfinite) return {};
+    std::vector<SplitId> next;
+    for (size_t s = 0; s < labels.size(); ++s) {
+      const std::vector<SplitId>& l = list(lists, static_cast<int>(s));
+      next.push_back(l[variable[s] < 0 ? 0 : static_cast<size_t>(solution.labels[static_cast<size_t>(variable[s])])]);
+    }
+    return next;
+  }
+
+  // The tables of one value. False: only sets of a few copies are in them, which may miss the least.
+  bool add_value(MinSum& problem, const std::vector<LabelListId>& lists, const std::vector<SplitId>& labels, const std::vector<int>& variable,
+                 const ValueNode& v, bool joint) {
+    std::vector<int> sites;  // that have a choice
+    int64_t cells = 1;
+    for (int s : sites_of(v)) {
+      if (variable[static_cast<size_t>(s)] < 0) continue;
+      sites.push_back(s);
+      cells = std::min<int64_t>(cells * static_cast<int64_t>(list(lists, s).size()), int64_t{1} << 40);
+    }
+    std::vector<SplitId> at = labels;  // only the sites of this value are read
+    for (int s : sites_of(v)) at[static_cast<size_t>(s)] = list(lists, s)[0];
+    if (sites.empty()) {
+      const LayoutId made = model_.made(v, at);
+      problem.add_constant(model_.value_cost(v, made, model_.needs(v, at, made)));
+      return true;
+    }
+    if (sites.size() > 2 && cells > (joint ? options_.joint_cells / 8 : kDirectCells)) return add_sets(problem, lists, at, variable, v, sites);
+    std::vector<int> variables;
+    for (int s : sites) variables.push_back(variable[static_cast<size_t>(s)]);
+    auto costs = std::make_shared<std::vector<Cost>>();
+    costs->reserve(static_cast<size_t>(cells));
+    std::vector<size_t> digit(sites.size(), 0);
+    for (int64_t c = 0; c < cells; ++c) {
+      const LayoutId made = model_.made(v, at);
+      costs->push_back(model_.value_cost(v, made, model_.needs(v, at, made)));
+      for (size_t i = sites.size(); i-- > 0;) {
+        const std::vector<SplitId>& l = list(lists, sites[i]);
+        digit[i] = digit[i] + 1 < l.size() ? digit[i] + 1 : 0;
+        at[static_cast<size_t>(sites[i])] = l[digit[i]];
+        if (digit[i] != 0) break;
+      }
+    }
+    problem.add_table(std::move(variables), costs);
+    return true;
+  }
+
+  // A value of many readers: a variable says which copies are made, so that each reader needs a table with that one only.
+  bool add_sets(MinSum& problem, const std::vector<LabelListId>& lists, std::vector<SplitId> at, const std::vector<int>& variable,
+                const ValueNode& v, const std::vector<int>& sites) {
+    ReshardCosts& costs = model_.costs();
+    const bool maker_varies = v.maker >= 0 && variable[static_cast<size_t>(v.maker)] >= 0;
+    std::vector<LayoutId> makes;
+    if (maker_varies) {
+      for (SplitId id : list(lists, v.maker)) makes.push_back(model_.split(id).made[static_cast<size_t>(v.port)]);
+    } else {
+      makes.push_back(model_.made(v, at));
+    }
+    std::vector<LayoutId> distinct = makes, wanted;
+    std::sort(distinct.begin(), distinct.end());
+    distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
+    // What each label of each site needs, of a value made as each of `distinct`.
+    for (LayoutId made : distinct) {
+      wanted.push_back(made);
+      for (const Reader& r : v.readers) {
+        if (r.site < 0) continue;
+        for (SplitId id : list(lists, r.site)) wanted.push_back(model_.effective(v, r, &model_.split(id), made));
+      }
+    }
+    std::sort(wanted.begin(), wanted.end());
+    wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
+    const auto free = [&](LayoutId have, LayoutId need, bool parts) {
+      const auto e = costs.get(v.shape, have, parts ? costs.before_part(have, need) : need);
+      return e.possible && e.elements == 0;
+    };
+    // Sets of copies of which none makes another needless; of few members first.
+    std::vector<std::vector<LayoutId>> sets = {{}};
+    for (size_t begin = 0, size = 0; size < 3; ++size) {
+      const size_t end = sets.size();
+      for (size_t i = begin; i < end; ++i) {
+        for (LayoutId w : wanted) {
+          if (!sets[i].empty() && w <= sets[i].back()) continue;
+          bool needless = false;
+          for (LayoutId m : sets[i]) needless |= free(m, w, false) || free(w, m, false);
+          if (needless) continue;
+          sets.push_back(sets[i]);
+          sets.back().push_back(w);
+        }
+      }
+      if (sets.size() > kMostCopySets && size > 0) {
+        sets.resize(end);
+        break;
+      }
+      begin = end;
+    }
+    {  // what is made now must stay possible
+      std::vector<LayoutId> now;
+      const LayoutId made = model_.made(v, at);
+      for (LayoutId n : model_.needs(v, at, made)) now.push_back(n);
+      std::sort(now.begin(), now.end());
+      now.erase(std::unique(now.begin(), now.end()), now.end());
+      if (std::find(sets.begin(), sets.end(), now) == sets.end()) sets.push_back(std::move(now));
+    }
+    const int set = problem.add_variable(static_cast<int>(sets.size()));
+    auto made_costs = std::make_shared<std::vector<Cost>>();
+    for (size_t i = 0; i < makes.size(); ++i) {
+      const LayoutId made = makes[i];
+      std::vector<LayoutId> fixed;
+      for (const Reader& r : v.readers) {
+        if (r.site >= 0 && r.site == v.maker && maker_varies) {
+          fixed.push_back(model_.effective(v, r, &model_.split(list(lists, r.site)[i]), made));
+        } else if (r.site < 0) fixed.push_back(model_.effective(v, r, nullptr, made));
+        else if (variable[static_cast<size_t>(r.site)] < 0) fixed.push_back(model_.effective(v, r, &model_.split(at[static_cast<size_t>(r.site)]), made));
+      }
+      for (const auto& members : sets) {
+        std::vector<LayoutId> needs = fixed;
+        needs.insert(needs.end(), members.begin(), members.end());
+        made_costs->push_back(model_.value_cost(v, made, std::move(needs)));
+      }
+    }
+    std::vector<int> variables;
+    if (maker_varies) variables.push_back(variable[static_cast<size_t>(v.maker)]);
+    variables.push_back(set);
+    problem.add_table(std::move(variables), made_costs);
+    for (int s : sites) {
+      if (s == v.maker) continue;
+      auto cells = std::make_shared<std::vector<Cost>>();
+      for (const auto& members : sets) {
+        for (SplitId id : list(lists, s)) {
+          const Split& label = model_.split(id);
+          bool served = true;
+          for (const Reader& r : v.readers) {
+            if (r.site != s) continue;
+            const LayoutId need = label.needed[static_cast<size_t>(r.port)];
+            served &= std::any_of(members.begin(), members.end(), [&](LayoutId m) { return free(m, need, label.parts); });
+          }
+          cells->push_back(served ? 0 : kInfinite);
+        }
+      }
+      problem.add_table({set, variable[static_cast<size_t>(s)]}, cells);
+    }
+    return false;
+  }
+
+  const Program& program_;
+  const ChooseOptions options_;
+  ChoiceModel model_;
+  std::map<int, SplitId> forced_;
+  std::vector<SplitId> best_;
+  Cost cost_ = kInfinite, bound_ = 0, propagated_ = 0;
+  bool exact_ = true;
 };
+
+OpChoice op_choice(ChoiceModel& model, SplitId id) {
+  const Split& s = model.split(id);
+  OpChoice c{s.split, s.group, s.parts, {}, {}};
+  for (LayoutId l : s.needed) c.operands.push_back(model.costs().layout(l));
+  for (LayoutId l : s.made) c.results.push_back(model.costs().layout(l));
+  return c;
+}
+
+std::string split_text(const Mesh& mesh, const Signature& signature, const Split& split) {
+  std::string text;
+  for (size_t k = 0; k < split.split.atoms.size(); ++k) {
+    if (split.split.atoms[k].empty()) continue;
+    text += fmt::format("{}{} over {}", text.empty() ? "" : ", ", signature.rule.factors[k].name, mesh.atoms_text(split.split.atoms[k]));
+  }
+  const AtomSet passing = split.split.passing[static_cast<size_t>(Reduction::sum)];
+  if (!passing.empty()) text += fmt::format("{}sum over {} passing", text.empty() ? "" : ", ", mesh.atoms_text(passing));
+  return text.empty() ? "whole" : text;
+}
 
 }  // namespace
 
-Layout before_part(const Layout& have, const Layout& needed) {
-  Layout layout = needed;
-  AtomSet& sums = layout.pending_of(Reduction::sum);
-  const AtomSet free = sums - have.used() - needed.split();
-  sums = sums - free;
-  return layout;
-}
-
-const ReshardCosts::Entry& ReshardCosts::get(const Shape& shape, const Layout& from, const Layout& to) {
-  std::string key;
-  for (int64_t d : shape.dims) key += fmt::format("{},", d);
-  append_key(key, from);
-  key += ">";
-  append_key(key, to);
-  const auto [it, fresh] = cache_.try_emplace(std::move(key));
-  if (fresh) {
-    Entry& e = it->second;
-    e.possible = reshard_obstacle(*mesh_, from, to).empty();
-    if (e.possible) {
-      e.steps = plan_reshard(*mesh_, shape, from, to);
-      e.elements = all_received_elements(*mesh_, shape, e.steps);
-      for (const ReshardStep& step : e.steps) e.messages += step.kind != Collective::slice;
-    }
+Choices choose(const Program& program, const ChooseOptions& options) {
+  if (!program.mesh) throw UserError("choose needs a mesh; write a line \"mesh data=2, model=2\" or give --mesh");
+  Search search(program, options);
+  const std::vector<SplitId> labels = search.run();
+  ChoiceModel& model = search.model();
+  Choices out;
+  out.bytes = ChoiceModel::bytes_of(search.cost());
+  out.bound = ChoiceModel::bytes_of(search.bound());
+  out.propagated = ChoiceModel::bytes_of(search.propagated());
+  out.functions.resize(program.functions.size());
+  for (size_t f = 0; f < program.functions.size(); ++f) {
+    const Function& in = program.functions[f];
+    out.functions[f].ops.resize(in.ops.size());
+    out.functions[f].params.resize(in.params.size());
+    out.functions[f].returns.resize(in.returns.size());
+    out.functions[f].copies.resize(in.values.size());
+    for (size_t p = 0; p < in.params.size(); ++p) out.functions[f].params[p] = *in.value(in.params[p]).layout;
+    for (size_t r = 0; r < in.returns.size(); ++r) out.functions[f].returns[r] = *in.value(in.returns[r].value).layout;
   }
-  return it->second;
+  for (size_t s = 0; s < labels.size(); ++s) {
+    const Site& site = model.sites()[s];
+    FunctionChoice& f = out.functions[static_cast<size_t>(site.function)];
+    const auto i = static_cast<size_t>(site.index);
+    if (site.kind == Site::op) f.ops[i] = op_choice(model, labels[s]);
+    else (site.kind == Site::param ? f.params : f.returns)[i] = model.costs().layout(model.split(labels[s]).made[0]);
+  }
+  for (size_t n = 0; n < model.values().size(); ++n) {
+    const ValueNode& v = model.values()[n];
+    if (model.node(v.function, v.value) != static_cast<int>(n)) continue;  // before it is brought to its pinned layout
+    const LayoutId made = model.made(v, labels);
+    std::vector<LayoutId> needs = model.needs(v, labels, made);
+    std::erase(needs, made);
+    std::sort(needs.begin(), needs.end());
+    needs.erase(std::unique(needs.begin(), needs.end()), needs.end());
+    if (needs.empty()) continue;
+    const auto& copies = model.costs().copies(v.shape, made, needs);
+    auto& list = out.functions[static_cast<size_t>(v.function)].copies[index(v.value)];
+    for (size_t i = 0; i < needs.size(); ++i) list.push_back({model.costs().layout(needs[i]), copies.parents[i]});
+  }
+  return out;
 }
 
-Choice choose(const Mesh& mesh, const OpDef& def, const BoundRule& rule, const std::vector<OperandView>& operands,
-              const std::vector<ResultView>& results, ReshardCosts& costs, std::vector<Choice>* considered) {
-  return Chooser(mesh, def, rule, operands, results, costs).run(considered);
+std::vector<Alternative> alternatives(const Program& program, int function, int op, const ChooseOptions& options) {
+  Search first(program, options);
+  first.run();
+  const int site = first.model().site_of_op(function, op);
+  std::vector<Alternative> list;
+  if (site < 0) return list;
+  std::vector<SplitId> labels = first.model().list(first.model().all_labels(static_cast<size_t>(site), kMostLabels));
+  for (SplitId id : labels) {
+    Search search(program, options);
+    // Ids are numbered alike: both searches begin with the same steps.
+    search.model().all_labels(static_cast<size_t>(site), kMostLabels);
+    const Split& want = first.model().split(id);
+    for (SplitId mine : search.model().list(search.model().all_labels(static_cast<size_t>(site), kMostLabels))) {
+      const Split& have = search.model().split(mine);
+      if (have.group != want.group || have.split.atoms != want.split.atoms || have.split.passing != want.split.passing) continue;
+      search.force(site, mine);
+    }
+    search.run();
+    if (search.cost() >= kInfinite) continue;
+    list.push_back({op_choice(first.model(), id), split_text(*program.mesh, first.model().signature(want.signature), want), ChoiceModel::bytes_of(search.cost())});
+  }
+  std::stable_sort(list.begin(), list.end(), [](const Alternative& a, const Alternative& b) { return a.bytes < b.bytes; });
+  return list;
 }
 
 }  // namespace meshard

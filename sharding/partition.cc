@@ -13,27 +13,25 @@ namespace {
 class Partitioner {
  public:
   Partitioner(const Program& program, const PartitionOptions& options, const Origins* origins)
-      : in_(program), mesh_(*program.mesh), options_(options), origins_(origins), costs_(mesh_), done_(program.functions.size(), -1) {
+      : in_(program), mesh_(*program.mesh), options_(options), origins_(origins), choices_(choose(program)), done_(program.functions.size(), -1) {
     out_.table = program.table;
     out_.mesh = program.mesh;
   }
 
   Program run() {
-    std::vector<std::optional<Layout>> none(in_.main().params.size());
-    function(static_cast<int>(in_.functions.size()) - 1, none);
+    function(static_cast<int>(in_.functions.size()) - 1);
     return std::move(out_);
   }
 
-  // Index in the output of input function f. At the first call its parameters take the layouts that `offered` names,
-  // where they are not pinned; later calls reshard to them.
-  int function(int f, const std::vector<std::optional<Layout>>& offered);
+  // Index in the output of input function f, which is written at its first call, for all.
+  int function(int f);
 
   const Program& in_;
   const Mesh& mesh_;
   const PartitionOptions& options_;
   const Origins* origins_;
+  const Choices choices_;
   Program out_;
-  ReshardCosts costs_;
   std::vector<int> done_;
 };
 
@@ -42,23 +40,18 @@ class FunctionPartitioner {
  public:
   FunctionPartitioner(Partitioner& parent, int function)
       : parent_(parent), index_(function), in_(parent.in_.functions[static_cast<size_t>(function)]), mesh_(parent.mesh_),
-        users_(users(in_)), copies_(in_.values.size()) {
+        choice_(parent.choices_.functions[static_cast<size_t>(function)]), users_(users(in_)), roots_(in_.values.size()), copies_(in_.values.size()) {
     out_.name = in_.name;
     out_.param_info = in_.param_info;
+    for (size_t v = 0; v < roots_.size(); ++v) roots_[v] = ValueId(static_cast<int32_t>(v));
     returned_.resize(in_.values.size());
     for (const Return& r : in_.returns) returned_[index(r.value)] = true;
   }
 
-  Function run(const std::vector<std::optional<Layout>>& offered) {
+  Function run() {
     for (size_t p = 0; p < in_.params.size(); ++p) {
       const ValueInfo& v = in_.value(in_.params[p]);
-      Layout layout = *v.layout;
-      // A pinned layout binds. Otherwise what the first caller has is taken, unless it can be had split further for nothing.
-      if (!v.pinned && offered[p]) {
-        const auto& entry = parent_.costs_.get(v.type.shape, *offered[p], layout);
-        if (!entry.possible || entry.elements > 0) layout = *offered[p];
-      }
-      out_.params.push_back(add_value(v, v.name, layout, -1));
+      out_.params.push_back(add_value(v, v.name, choice_.params[p], -1));
       copies_[index(in_.params[p])] = {out_.params.back()};
     }
     for (ParamInfo& info : out_.param_info) {
@@ -123,11 +116,10 @@ class FunctionPartitioner {
 
   // Appends the steps from one copy to `to`; the last value is called `name` (empty: the next X@k).
   ValueId emit_steps(ValueId v, ValueId from, const Layout& to, const std::string& name, const std::string& why) {
-    const auto& entry = parent_.costs_.get(type(v).shape, layout(from), to);
-    if (!entry.possible) {
-      throw UserError(in_.value(v).source, fmt::format("%{}: {}", in_.value(v).name, reshard_obstacle(mesh_, layout(from), to)));
+    if (const std::string why_not = reshard_obstacle(mesh_, layout(from), to); !why_not.empty()) {
+      throw UserError(in_.value(v).source, fmt::format("%{}: {}", in_.value(v).name, why_not));
     }
-    const std::vector<ReshardStep> steps = entry.steps;
+    const std::vector<ReshardStep> steps = plan_reshard(mesh_, type(v).shape, layout(from), to);
     ValueId last = from;
     for (size_t i = 0; i < steps.size(); ++i) {
       const bool is_last = i + 1 == steps.size();
@@ -146,9 +138,12 @@ class FunctionPartitioner {
     return last;
   }
 
+  // The value that v is, through roles that change nothing.
+  ValueId root(ValueId v) const { return roots_[index(v)]; }
+
   // A value made by an op without operands is made anew wherever another layout of it is read.
   bool remade(ValueId v) const {
-    const int op = in_.value(v).op;
+    const int op = in_.value(root(v)).op;
     if (op < 0) return false;
     const Op& maker = in_.ops[static_cast<size_t>(op)];
     return maker.kind == Op::apply && maker.operands.empty();
@@ -164,35 +159,42 @@ class FunctionPartitioner {
     return made;
   }
 
-  // A copy of v in layout `to`, made where there is none from the cheapest there is. With a `name` the copy is not shared.
-  ValueId fetch(ValueId v, const Layout& to, const std::string& why, const std::string& name = "") {
+  // A copy of v in layout `to`, made where there is none, from the copy that `choose` says. What is not shared is made from v itself.
+  ValueId fetch(ValueId v, const Layout& to, const std::string& why, const std::string& name = "", bool shared = true) {
+    v = root(v);
     auto& copies = copies_[index(v)];
     for (ValueId c : copies) {
       if (layout(c) == to) return c;
     }
     if (remade(v)) return remake(v, to);
-    const int64_t impossible = INT64_MAX;
-    int64_t least = impossible;
-    ValueId best = copies[0];
-    for (ValueId c : copies) {
-      const auto& entry = parent_.costs_.get(type(v).shape, layout(c), to);
-      if (entry.possible && entry.elements < least) {
-        least = entry.elements;
-        best = c;
-      }
+    ValueId from = copies[0];
+    const auto& plan = choice_.copies[index(v)];
+    for (const CopyChoice& c : plan) {
+      if (shared && c.layout == to && c.parent >= 0) from = fetch(v, plan[static_cast<size_t>(c.parent)].layout, why);
     }
-    const ValueId made = emit_steps(v, best, to, name, cause(v, layout(best), to, why));
-    if (name.empty()) copies.push_back(made);
+    const ValueId made = emit_steps(v, from, to, name, cause(v, layout(from), to, why));
+    if (shared) copies_[index(v)].push_back(made);
     return made;
+  }
+
+  // `needed` without the sums that a whole value gives at no cost when it is taken in parts.
+  Layout before_part(ValueId v, const Layout& needed) const {
+    Layout whole = needed;
+    AtomSet used = whole.split();
+    const auto& copies = copies_[index(root(v))];
+    if (!copies.empty()) used = used | layout(copies[0]).used();
+    AtomSet& sums = whole.pending_of(Reduction::sum);
+    sums = sums & used;
+    return whole;
   }
 
   // As fetch; a sum that the value is whole for is taken in parts: all on the first device, zeros on the others.
   ValueId fetch_part(ValueId v, const Layout& to, const std::string& why) {
-    const auto& copies = copies_[index(v)];
-    if (copies.empty()) return fetch(v, to, why);
-    const Layout whole = before_part(layout(copies[0]), to);
+    v = root(v);
+    if (copies_[index(v)].empty() && zero(v)) return fetch(v, to, why);
+    const Layout whole = before_part(v, to);
     if (whole == to) return fetch(v, to, why);
-    for (ValueId c : copies) {
+    for (ValueId c : copies_[index(v)]) {
       if (layout(c) == to) return c;
     }
     const ValueId from = fetch(v, whole, why);
@@ -209,32 +211,26 @@ class FunctionPartitioner {
     return part;
   }
 
+  // Whether v is a constant of zeros, which may be called a pending sum over anything.
+  bool zero(ValueId v) const {
+    const int op = in_.value(v).op;
+    if (op < 0) return false;
+    const Op& maker = in_.ops[static_cast<size_t>(op)];
+    return maker.kind == Op::apply && maker.def->zero_if_value0 && maker.attributes.number("value") == 0;
+  }
+
   void apply(const Op& op) {
     if (op.def->collective) {
       throw UserError(op.source, fmt::format("{} is an op of local programs; in a global one write reshard and a layout", op.def->name));
     }
     if (op.def->identity) return identity(op);
     if (op.operands.empty()) return;  // made where it is read
-    std::vector<Type> operand_types, result_types;
-    for (ValueId v : op.operands) operand_types.push_back(type(v));
-    for (ValueId v : op.results) result_types.push_back(type(v));
-    const BoundRule rule = bind_rule(*op.def, op.attributes, operand_types, result_types, op.source);
-    std::vector<OperandView> operands;
-    for (ValueId v : op.operands) {
-      const ValueInfo& info = in_.value(v);
-      OperandView o{v, info.type, {}, info.layout->without_pending(), binds(v), remade(v), may_pend(v)};
-      for (ValueId c : copies_[index(v)]) o.copies.push_back(layout(c));
-      operands.push_back(std::move(o));
-    }
-    std::vector<ResultView> results;
-    for (ValueId v : op.results) results.push_back({type(v), *in_.value(v).layout, in_.value(v).pinned, may_pend(v)});
-    const Choice choice = choose(mesh_, *op.def, rule, operands, results, parent_.costs_);
-
+    const OpChoice& choice = choice_.ops[static_cast<size_t>(&op - in_.ops.data())];
     Op local = op;
     const std::string reader = fmt::format("{} reads %{{}}", op_text(op));
     for (size_t i = 0; i < op.operands.size(); ++i) {
       const std::string why = fmt::format(fmt::runtime(reader), in_.value(op.operands[i]).name);
-      local.operands[i] = fetch_part(op.operands[i], choice.operands[i], why);
+      local.operands[i] = choice.parts ? fetch_part(op.operands[i], choice.operands[i], why) : fetch(op.operands[i], choice.operands[i], why);
     }
     for (size_t r = 0; r < op.results.size(); ++r) {
       const ValueId v = op.results[r];
@@ -257,18 +253,21 @@ class FunctionPartitioner {
 
   // use, grad, reshard and the like: the operand in the result's layout, under the result's name.
   void identity(const Op& op) {
-    const ValueId from = op.operands[0], to = op.results[0];
+    const ValueId from = root(op.operands[0]), to = op.results[0];
     const ValueInfo& info = in_.value(to);
     if (copies_[index(from)].empty()) fetch(from, *in_.value(from).layout, "");
-    Layout target = *info.layout;
-    // With no layout of its own, it is what its operand is; a role that nobody gave reduces nothing.
-    if (!info.pinned) target = layout(copies_[index(from)][0]);
-    const std::string why = fmt::format("{} is laid out", op.def->role == Role::none ? "%" + info.name : fmt::format("the {} of %{}", name(op.def->role), in_.value(from).name));
-    asked_ = info.pinned;
-    const ValueId whole = fetch(from, before_part(layout(copies_[index(from)][0]), target), why, info.name);
-    const ValueId copy = layout(whole) == target ? whole : fetch_part(from, target, why);
-    asked_ = false;
-    copies_[index(to)] = {copy};
+    ValueId copy = copies_[index(from)][0];
+    if (info.pinned) {
+      // A role's copy is its own: what is gathered in the forward pass is not held for the backward one.
+      const std::string why = fmt::format("{} is laid out", op.def->role == Role::none ? "%" + info.name : fmt::format("the {} of %{}", name(op.def->role), in_.value(from).name));
+      asked_ = true;
+      const ValueId whole = fetch(from, before_part(from, *info.layout), why, info.name, op.def->role == Role::none);
+      copy = layout(whole) == *info.layout ? whole : fetch_part(from, *info.layout, why);
+      asked_ = false;
+      copies_[index(to)] = {copy};
+    } else {  // with no layout of its own, it is what its operand is; a role that nobody gave reduces nothing
+      roots_[index(to)] = from;
+    }
     // A vanished role hands its name on where the operand was made for nothing else, so that results keep their names. What a call
     // gives is called as its function returns it.
     ValueInfo& held = out_.value(copy);
@@ -277,55 +276,11 @@ class FunctionPartitioner {
         out_.find(info.name) == ValueId::none) {
       held.name = info.name;
     }
-    if (returned_[index(to)] && held.name != info.name && out_.find(info.name) == ValueId::none) keep_role(op, copy);
-  }
-
-  // A role that changes nothing stays, as a line without effect, where its result is returned: callers bind by its name.
-  void keep_role(const Op& op, ValueId copy) {
-    const ValueId v = op.results[0];
-    Op kept = op;
-    kept.operands = {copy};
-    kept.results = {add_value(in_.value(v), in_.value(v).name, layout(copy), static_cast<int>(out_.ops.size()))};
-    copies_[index(v)] = kept.results;
-    out_.ops.push_back(std::move(kept));
-  }
-
-  bool binds(ValueId v) const {
-    const int op = in_.value(v).op;
-    return op >= 0 && in_.ops[static_cast<size_t>(op)].kind == Op::apply && in_.ops[static_cast<size_t>(op)].def->role == Role::use &&
-           in_.value(v).pinned;
-  }
-
-  // Whether every reader of v could take it while a sum is pending: else it is reduced anyway, and once is best.
-  bool may_pend(ValueId v) const {
-    if (returned_[index(v)]) return false;
-    for (int u : users_[index(v)]) {
-      const Op& op = in_.ops[static_cast<size_t>(u)];
-      if (op.kind != Op::apply) return false;
-      if (op.def->identity) continue;
-      bool linear = false;
-      for (const auto& group : op.def->linear) {
-        for (int i : group) linear |= op.operands[static_cast<size_t>(i)] == v;
-      }
-      if (!linear) return false;
-    }
-    return true;
   }
 
   void call(const Op& op) {
-    std::vector<std::optional<Layout>> offered(op.operands.size());
-    for (size_t a = 0; a < op.operands.size(); ++a) {
-      const ValueId v = op.operands[a];
-      if (v == ValueId::none || remade(v)) continue;
-      for (ValueId c : copies_[index(v)]) {
-        if (!layout(c).is_pending()) {
-          offered[a] = layout(c);
-          break;
-        }
-      }
-    }
     Op local = op;
-    local.callee = parent_.function(op.callee, offered);
+    local.callee = parent_.function(op.callee);
     const Function& callee = parent_.out_.functions[static_cast<size_t>(local.callee)];
     for (size_t a = 0; a < op.operands.size(); ++a) {
       if (op.operands[a] == ValueId::none) continue;
@@ -343,10 +298,14 @@ class FunctionPartitioner {
 
   void finish() {
     const bool is_main = &in_ == &parent_.in_.main();
-    for (const Return& r : in_.returns) {
+    for (size_t i = 0; i < in_.returns.size(); ++i) {
+      const Return& r = in_.returns[i];
       const ValueInfo& info = in_.value(r.value);
-      if (copies_[index(r.value)].empty()) fetch(r.value, info.layout->without_pending(), "");
-      Layout target = layout(copies_[index(r.value)][0]);
+      if (copies_[index(root(r.value))].empty()) {
+        const Layout made = is_main || info.pinned || r.in_place != ValueId::none ? info.layout->without_pending() : choice_.returns[i];
+        fetch_part(r.value, made, "");
+      }
+      Layout target = layout(copies_[index(root(r.value))][0]);
       ValueId in_place = ValueId::none;
       if (r.in_place != ValueId::none) {
         in_place = copies_[index(r.in_place)][0];
@@ -355,34 +314,49 @@ class FunctionPartitioner {
       } else if (info.pinned) {
         target = *info.layout;
         asked_ = true;
+      } else if (!is_main) {
+        target = choice_.returns[i];
       } else if (target.is_pending()) {
-        target = best_whole(r.value);
+        target = reduced(r.value);
       }
       const std::string why = is_main ? "the program returns it" : fmt::format("{} returns it", in_.name);
-      const ValueId value = fetch_part(r.value, target, why);
+      ValueId value = fetch_part(r.value, target, why);
       asked_ = false;
+      value = keep_role(r.value, value);
       out_.returns.push_back({value, in_place});
     }
     // Constants that nobody read do not come back; nothing else is dropped.
   }
 
-  // A returned value that is pending: reduced to what propagation wanted, or to what it is without its sums.
-  Layout best_whole(ValueId v) {
-    for (ValueId c : copies_[index(v)]) {
-      if (!layout(c).is_pending()) return layout(c);
+  // What main returns pending: the copy without sums that `choose` planned for it.
+  Layout reduced(ValueId v) {
+    const Layout made = layout(copies_[index(root(v))][0]).without_pending();
+    const Layout wanted = in_.value(root(v)).layout->without_pending();
+    for (const CopyChoice& c : choice_.copies[index(root(v))]) {
+      if (c.layout == wanted) return wanted;
     }
-    const Layout made = layout(copies_[index(v)][0]).without_pending(), wanted = in_.value(v).layout->without_pending();
-    const auto& to_made = parent_.costs_.get(type(v).shape, layout(copies_[index(v)][0]), made);
-    const int64_t made_elements = to_made.elements;
-    const auto& to_wanted = parent_.costs_.get(type(v).shape, layout(copies_[index(v)][0]), wanted);
-    return to_wanted.possible && to_wanted.elements <= made_elements ? wanted : made;
+    return made;
+  }
+
+  // A role that changes nothing stays, as a line without effect, where its result is returned: callers bind by its name.
+  ValueId keep_role(ValueId v, ValueId copy) {
+    const int op = in_.value(v).op;
+    if (op < 0 || in_.ops[static_cast<size_t>(op)].kind != Op::apply || !in_.ops[static_cast<size_t>(op)].def->identity) return copy;
+    if (base_name(out_.value(copy).name) == in_.value(v).name) return copy;
+    Op kept = in_.ops[static_cast<size_t>(in_.value(v).op)];
+    kept.operands = {copy};
+    kept.results = {add_value(in_.value(v), in_.value(v).name, layout(copy), static_cast<int>(out_.ops.size()))};
+    out_.ops.push_back(kept);
+    return kept.results[0];
   }
 
   Partitioner& parent_;
   int index_;
   const Function& in_;
   const Mesh& mesh_;
+  const FunctionChoice& choice_;
   std::vector<std::vector<int>> users_;
+  std::vector<ValueId> roots_;
   std::vector<std::vector<ValueId>> copies_;  // of each value of the input, in the output; [0] as made or pinned
   std::map<size_t, int> copy_count_;
   std::vector<bool> returned_;
@@ -391,10 +365,10 @@ class FunctionPartitioner {
   bool asked_ = false;  // the reshard at hand is written: a role, a pinned value, an in-place return
 };
 
-int Partitioner::function(int f, const std::vector<std::optional<Layout>>& offered) {
+int Partitioner::function(int f) {
   int& done = done_[static_cast<size_t>(f)];
   if (done < 0) {
-    Function made = FunctionPartitioner(*this, f).run(offered);
+    Function made = FunctionPartitioner(*this, f).run();
     out_.functions.push_back(std::move(made));  // after the functions it calls
     done = static_cast<int>(out_.functions.size()) - 1;
   }
