@@ -113,6 +113,18 @@ void check_attributes(const OpDef& def, const Attributes& attributes, const Plac
 
 std::vector<Type> infer_types(const OpDef& def, const Attributes& attributes, std::span<const Type> operands,
                               std::span<const Type> results, const Place& place, BoundRule* rule) {
+  if (def.collective && operands.size() > 1) {
+    // One message of several values: each keeps its type.
+    std::vector<Type> all;
+    for (const Type& operand : operands) {
+      if (operand.dtype != operands[0].dtype) {
+        throw UserError(place, fmt::format("{}: one message has one dtype, but operand 0 is {} and operand {} is {}",
+                                           def.name, operands[0].str(), all.size(), operand.str()));
+      }
+      all.push_back(infer_types(def, attributes, {&operand, 1}, {}, place, rule)[0]);
+    }
+    return all;
+  }
   if (def.explicit_type && static_cast<int>(results.size()) != def.results) {
     throw UserError(place, fmt::format("{}: the type of the result must be given", def.name));
   }

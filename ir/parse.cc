@@ -246,7 +246,7 @@ class Parser : private TextReader {
     op.def = program_.table->find(name);
     if (op.def == nullptr)
       in_.fail(place, fmt::format("no op \"{}\"{}", name, did_you_mean(name, program_.table->names())));
-    if (static_cast<int>(results.size()) != op.def->results) {
+    if (!op.def->collective && static_cast<int>(results.size()) != op.def->results) {
       in_.fail(place, fmt::format("{} has {}, the text names {}", name, results_text(op.def->results), results.size()));
     }
     if (op.start && !op.def->collective)
@@ -256,6 +256,10 @@ class Parser : private TextReader {
         const Place operand = in_.place();
         op.operands.push_back(find(plain_name(), operand));
       } while (in_.accept(","));
+    }
+    if (op.def->collective && !op.operands.empty() && results.size() != op.operands.size()) {
+      in_.fail(place, fmt::format("{} of {} values has {}, the text names {}", name, op.operands.size(),
+                                  results_text(static_cast<int>(op.operands.size())), results.size()));
     }
     const Place attributes = in_.place();
     if (op.def->collective && in_.peek() == '{') {

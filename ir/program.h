@@ -47,16 +47,17 @@ struct ParamInfo {
 
 struct Op {
   enum Kind : uint8_t {
-    apply,   // def(operands) -> results
+    apply,   // def(operands) -> results; a collective may have several operands and as many results: one message
     call,    // functions[callee](operands) -> results, as prefix
     repeat,  // the same `count` times: carried operands are replaced by the results returned in place of them
-    wait     // the second half of a collective begun with `start`: operands[0] may be read from here on
+    wait     // the second half of a collective begun with `start`: its results may be read from here on; operands[0] is
+             // the first of them
   } kind = apply;
   const OpDef* def = nullptr;
   std::vector<ValueId> operands, results;
   Attributes attributes;
   AtomSet over;        // collectives: who talks
-  bool start = false;  // collectives: the result may be read after the matching wait
+  bool start = false;  // collectives: the results may be read after the matching wait
   int callee = -1;
   std::string prefix;      // of the names of results, and default names of arguments
   int64_t count = 1;       // repeat

@@ -188,7 +188,9 @@ class Verifier {
         break;
     }
     for (ValueId v : op.results) make(v, i);
-    if (op.start) state(op.results[0]).started = i;
+    if (op.start) {
+      for (ValueId v : op.results) state(v).started = i;
+    }
     if (level_ == Level::local) verify_local(program_, *f_, op);
   }
 
@@ -236,7 +238,8 @@ class Verifier {
   }
 
   void apply(const Op& op) const {
-    MESHARD_CHECK(static_cast<int>(op.results.size()) == op.def->results,
+    const size_t wanted = op.def->collective ? op.operands.size() : static_cast<size_t>(op.def->results);
+    MESHARD_CHECK(op.results.size() == wanted && (!op.def->collective || wanted > 0),
                   fmt::format("{} has another number of results", op.def->name));
     MESHARD_CHECK(op.def->collective || (!op.start && op.over.empty()),
                   fmt::format("{} is no collective", op.def->name));
@@ -326,7 +329,12 @@ class Verifier {
     if (s.started == kNever)
       fail(op, fmt::format("{} is not started: there is nothing to wait for", name(op.operands[0])));
     if (s.waited) fail(op, fmt::format("{} is waited for twice", name(op.operands[0])));
-    s.waited = true;
+    const Op& started = f_->ops[static_cast<size_t>(s.started)];
+    if (started.results[0] != op.operands[0]) {
+      fail(op, fmt::format("{} comes with {}: wait for that one, the first of the message", name(op.operands[0]),
+                           name(started.results[0])));
+    }
+    for (ValueId v : started.results) state(v).waited = true;
   }
 
   // --- returns and memory
@@ -402,10 +410,12 @@ class Verifier {
     for (size_t i = 0; i < f_->ops.size(); ++i) {
       const Op& op = f_->ops[i];
       if (!op.start) continue;
-      const State& source = state(op.operands[0]);
-      if (source.gone != kNever && source.gone >= static_cast<int>(i) && source.gone < waits[index(op.results[0])]) {
-        fail(op, fmt::format("{} takes over the memory of {} before the wait for {}", source.taken_by,
-                             name(op.operands[0]), name(op.results[0])));
+      for (ValueId v : op.operands) {
+        const State& source = state(v);
+        if (source.gone == kNever || source.gone < static_cast<int>(i)) continue;
+        if (source.gone >= waits[index(op.results[0])]) continue;
+        fail(op, fmt::format("{} takes over the memory of {} before the wait for {}", source.taken_by, name(v),
+                             name(op.results[0])));
       }
     }
   }

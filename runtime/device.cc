@@ -34,15 +34,20 @@ bool concatenates(const std::vector<Rect>& parts, const Rect& whole) {
 
 }  // namespace
 
+ReshardStep reshard_step(const Flat& flat, const FlatStep& step, size_t i) {
+  return step_of(*step.op->def->collective, step.op->over, flat.values[static_cast<size_t>(step.operands[i])].layout,
+                 flat.values[static_cast<size_t>(step.results[i])].layout);
+}
+
 int64_t CollectiveStep::staging_bytes() const {
   return (stage_send ? aligned(send_elements * element_bytes) : 0) + (stage_receive ? aligned(receive_elements * element_bytes) : 0);
 }
 
 CollectiveStep plan_collective(const Mesh& mesh, const Flat& flat, const FlatStep& step, Rank rank) {
+  if (step.operands.size() > 1) return plan_message(mesh, flat, step, rank);
   CollectiveStep c;
   const FlatValue& from = flat.values[static_cast<size_t>(step.operands[0])];
-  const ReshardStep s = step_of(*step.op->def->collective, step.op->over, from.layout,
-                                flat.values[static_cast<size_t>(step.results[0])].layout);
+  const ReshardStep s = reshard_step(flat, step, 0);
   const Shape& shape = from.type.shape;
   c.group = Group(mesh, s.over, rank);
   c.element_bytes = size_bytes(from.type.dtype);

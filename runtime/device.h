@@ -23,6 +23,7 @@ using KernelCache = std::map<const Op*, std::shared_ptr<const Prepared>>;
 struct RectCopy {
   Rect from, to, part;
   int64_t from_offset = 0, to_offset = 0;  // elements, into the contiguous arrays
+  size_t value = 0;                        // which operand or result of the step
 };
 
 // How one collective step runs on one device: pack, one call, unpack.
@@ -41,6 +42,10 @@ struct CollectiveStep {
 };
 
 CollectiveStep plan_collective(const Mesh& mesh, const Flat& flat, const FlatStep& step, Rank rank);
+// The same for a step of several values: in the staging areas stands, for each member, its part of each value in turn.
+CollectiveStep plan_message(const Mesh& mesh, const Flat& flat, const FlatStep& step, Rank rank);
+// What the step does to value `i`.
+ReshardStep reshard_step(const Flat& flat, const FlatStep& step, size_t i);
 
 // The kernel's spec for one op on one device.
 KernelSpec kernel_spec(const Mesh& mesh, const Flat& flat, const FlatStep& step, Rank rank, int threads);

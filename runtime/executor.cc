@@ -9,10 +9,9 @@
 namespace meshard {
 namespace {
 
-void run_copies(const std::vector<RectCopy>& copies, const std::byte* from, std::byte* to, int64_t element_bytes) {
-  for (const RectCopy& c : copies) {
-    copy_rect(from + c.from_offset * element_bytes, c.from, to + c.to_offset * element_bytes, c.to, c.part, element_bytes);
-  }
+void run_copy(const RectCopy& c, const void* from, void* to, int64_t element_bytes) {
+  copy_rect(static_cast<const std::byte*>(from) + c.from_offset * element_bytes, c.from,
+            static_cast<std::byte*>(to) + c.to_offset * element_bytes, c.to, c.part, element_bytes);
 }
 
 Rect whole_rect(const Shape& shape) {
@@ -71,6 +70,8 @@ struct Executor::Device {
     c.call.group = &c.group;
     c.call.send = c.stage_send ? static_cast<void*>(send) : pointers[i].operands[0];
     c.call.receive = c.stage_receive ? static_cast<void*>(receive) : pointers[i].results[0];
+    // Of several values, a reduction on all devices takes place in the area that is sent.
+    if (c.stage_send && c.call.kind == Collective::all_reduce) c.call.receive = send;
     c.call.counts = c.counts;
     c.call.send_counts = c.send_counts;
     c.call.label = plan.flat.values[static_cast<size_t>(plan.flat.steps[i].results[0])].name;
@@ -78,18 +79,17 @@ struct Executor::Device {
 
   void start(size_t i) {
     CollectiveStep& c = *plan.collectives[i];
-    const auto* from = static_cast<const std::byte*>(pointers[i].operands[0]);
-    auto* to = static_cast<std::byte*>(pointers[i].results[0]);
-    if (c.stage_send) run_copies(c.pack, from, static_cast<std::byte*>(const_cast<void*>(c.call.send)), c.element_bytes);
-    run_copies(c.keep, from, to, c.element_bytes);
-    if (c.zero) std::fill_n(to, c.receive_elements * c.element_bytes, std::byte{0});
+    const auto& [from, to] = pointers[i];
+    for (const RectCopy& copy : c.pack) run_copy(copy, from[copy.value], scratch[i], c.element_bytes);
+    for (const RectCopy& copy : c.keep) run_copy(copy, from[copy.value], to[copy.value], c.element_bytes);
+    if (c.zero) std::fill_n(static_cast<std::byte*>(to[0]), c.receive_elements * c.element_bytes, std::byte{0});
     if (c.call.kind != Collective::slice) c.ticket = comm->start(c.call);
   }
 
   void finish(size_t i) {
     CollectiveStep& c = *plan.collectives[i];
     if (c.call.kind != Collective::slice) comm->wait(c.ticket);
-    if (c.stage_receive) run_copies(c.unpack, static_cast<const std::byte*>(c.call.receive), static_cast<std::byte*>(pointers[i].results[0]), c.element_bytes);
+    for (const RectCopy& copy : c.unpack) run_copy(copy, c.call.receive, pointers[i].results[copy.value], c.element_bytes);
   }
 
   void copy(size_t i) {

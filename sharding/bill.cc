@@ -22,6 +22,26 @@ bool runs(const Mesh& mesh, const Op& op, Rank rank) {
   return true;
 }
 
+// Elements that a rank receives. An all_reduce of several values is one of all their elements in a row: the blocks that
+// its ranks reduce are blocks of that row.
+int64_t message_elements(const Mesh& mesh, const Function& f, const Op& op, const std::vector<ReshardStep>& steps, Rank rank) {
+  int64_t sum = 0;
+  const bool row = steps.size() > 1 && steps[0].kind == Collective::all_reduce;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const Shape& shape = f.value(op.operands[i]).type.shape;
+    sum += row ? local_elements(mesh, shape, steps[i].from, rank) : received_elements(mesh, shape, steps[i], rank);
+  }
+  const int64_t ranks = mesh.parts(op.over);
+  return row ? sum + (ranks - 2) * block(sum, ranks, mesh.position(rank, op.over.list())).size : sum;
+}
+
+std::string names(const Function& f, const std::vector<ValueId>& values) {
+  constexpr size_t kShown = 3;
+  std::string out;
+  for (size_t i = 0; i < std::min(values.size(), kShown); ++i) out += fmt::format("{}%{}", i ? ", " : "", f.value(values[i]).name);
+  return values.size() > kShown ? fmt::format("{} and {} more", out, values.size() - kShown) : out;
+}
+
 // Flops of the busiest device, from the rule's points with every factor at its largest block.
 int64_t op_flops(const Program& program, const Function& f, const Op& op) {
   const Mesh& mesh = *program.mesh;
@@ -75,20 +95,24 @@ Bill make_bill(const Program& local) {
       }
       if (*op.def->collective == Collective::slice) continue;
       const ValueInfo& value = f.value(op.results[0]);
-      const ReshardStep step = step_of(*op.def->collective, op.over, *f.value(op.operands[0]).layout, *value.layout);
+      std::vector<ReshardStep> steps;
+      for (size_t i = 0; i < op.operands.size(); ++i) {
+        steps.push_back(step_of(*op.def->collective, op.over, *f.value(op.operands[i]).layout, *f.value(op.results[i]).layout));
+      }
+      const ReshardStep& step = steps[0];
       BillLine line;
       line.kind = step.kind;
       line.over = op.over;
       line.group = mesh.parts(op.over);
       line.count = counts[fi];
-      line.value = is_main ? fmt::format("%{}", value.name) : fmt::format("{}: %{}", f.name, value.name);
+      line.value = (is_main ? "" : f.name + ": ") + names(f, op.results);
       line.cause = op.cause;
       line.asked = op.asked;
       line.source = op.source;
       for (int64_t r = 0; r < mesh.size(); ++r) {
         const Rank rank{static_cast<int32_t>(r)};
         if (!runs(mesh, op, rank)) continue;
-        const int64_t elements = received_elements(mesh, value.type.shape, step, rank);
+        const int64_t elements = message_elements(mesh, f, op, steps, rank);
         bytes_all += static_cast<double>(elements) * static_cast<double>(size_bytes(value.type.dtype) * line.count);
         if (bytes_all > 0x1p62) {
           throw UserError(op.source, fmt::format("with %{} the step's communication passes 2^62 bytes over all devices", value.name));
@@ -99,8 +123,11 @@ Bill make_bill(const Program& local) {
         line.bytes_all += bytes;
       }
       const bool reduces = step.kind == Collective::all_reduce || step.kind == Collective::reduce_scatter;
-      line.lower_bound = reduces ? line.bytes
-                                 : lower_bound_elements(mesh, value.type.shape, step.from, step.to) * size_bytes(value.type.dtype) * line.count;
+      for (size_t i = 0; i < steps.size() && !reduces; ++i) {
+        const int64_t elements = lower_bound_elements(mesh, f.value(op.results[i]).type.shape, steps[i].from, steps[i].to);
+        line.lower_bound += elements * size_bytes(value.type.dtype) * line.count;
+      }
+      if (reduces) line.lower_bound = line.bytes;
       bill.lines.push_back(std::move(line));
     }
   }

@@ -91,6 +91,14 @@ TEST_CASE("started collectives") {
   CHECK(local(begin + "return %g") == "p.mesh:4:1: %g is returned before the wait for it");
   CHECK(local(begin + "%y = gelu %g : f32[3,7] [data, -]\nwait %g") == "p.mesh:5:1: %g is read before the wait for it");
   CHECK(local(begin + "wait %g\nwait %g") == "p.mesh:6:1: %g is waited for twice");
+  const std::string two = "%a, %b = start all_gather %x, %w {over = data} : f32[3,5] [-, -], f32[5,7] [-, model]\n";
+  CHECK(local(two + "wait %a") == "p.mesh:3:1: all_gather over data does not turn [-, model] into [-, model]");
+  const std::string both = "%a, %b = start all_reduce %x, %x : f32[3,5] [data, -], f32[3,5] [data, -]\n";
+  CHECK(local(both + "wait %a") == "");
+  CHECK(local(both + "wait %b") == "p.mesh:4:1: %b comes with %a: wait for that one, the first of the message");
+  CHECK(local(both + "%y = gelu %b : f32[3,5] [data, -]\nwait %a") == "p.mesh:4:1: %b is read before the wait for it");
+  CHECK(local("%a, %b = slice %x, %x : f32[3,5] [data, -], f32[3,5] [data, -]") ==
+        "p.mesh:3:1: slice moves nothing and takes one value");
   CHECK(local("wait %x") == "p.mesh:3:1: %x is not started: there is nothing to wait for");
   CHECK(local("%x@1 = start all_gather %x {over = data} : f32[3,5] [-, -]\n%y = gelu %w : f32[5,7] [-, model]\n"
               "%n = fill {value = 0.0} : f32[3,5] [data, -]\nwait %x@1\nreturn %n -> %x") ==

@@ -135,6 +135,38 @@ func main(%tokens: i32[2,3] [data, -] below=5, %x: f32[5] [data]) {
   CHECK_THROWS_WITH(w.executor->scalar("z"), "the program returns no \"z\"");
 }
 
+TEST_CASE("one message carries several values, uneven and empty ones too") {
+  Lockstep w(R"(mesh model=3
+func main(%x: f32[5] [model], %y: f32[2,4] [-, model], %z: f32[2,3] [model, -]) {
+  %x.all, %y.all, %z.all = all_gather %x, %y, %z {over = model} : f32[5] [-], f32[2,4] [-, -], f32[2,3] [-, -]
+  %y.t, %z.t = start all_to_all %y, %z {over = model} : f32[2,4] [model, -], f32[2,3] [-, model]
+  %p = slice %x.all {over = model} : f32[5] [-] + sum(model)
+  wait %y.t
+  %q = slice %y.all {over = model} : f32[2,4] [-, -] + sum(model)
+  %r = slice %z.all {over = model} : f32[2,3] [-, -] + sum(model)
+  %p.new, %q.new, %r.new = reduce_scatter %p, %q, %r {over = model} : f32[5] [model], f32[2,4] [model, -], f32[2,3] [-, model]
+  %p.one, %q.one = start all_reduce %p, %q {over = model} : f32[5] [-], f32[2,4] [-, -]
+  wait %p.one
+  return %x.all, %y.all, %z.all, %y.t, %z.t, %p.new, %q.new, %r.new, %p.one, %q.one
+}
+)");
+  const Doubles x{1, 2, 3, 4, 5}, y{1, 2, 3, 4, 5, 6, 7, 8}, z{1, 2, 3, 4, 5, 6};
+  w.set("x", {1, 2, 3, 4, 5}, {5});
+  w.set("y", {1, 2, 3, 4, 5, 6, 7, 8}, {2, 4});
+  w.set("z", {1, 2, 3, 4, 5, 6}, {2, 3});
+  for (int again = 0; again < 2; ++again) w.executor->run();
+  for (const std::string name : {"x.all", "p.new", "p.one"}) CHECK(w.executor->whole(name) == x);
+  for (const std::string name : {"y.all", "y.t", "q.new", "q.one"}) CHECK(w.executor->whole(name) == y);
+  for (const std::string name : {"z.all", "z.t", "r.new"}) CHECK(w.executor->whole(name) == z);
+  REQUIRE(w.compiled.bill.lines.size() == 4);
+  CHECK(w.compiled.bill.lines[0].value == "%x.all, %y.all, %z.all");
+  for (int d = 0; d < 3; ++d) {
+    CHECK(w.devices[static_cast<size_t>(d)]->received_bytes() == 2 * w.compiled.bill.device_bytes[static_cast<size_t>(d)]);
+    CHECK(w.executor->allocated_bytes(d) == w.executor->memory(d).peak_bytes());
+    CHECK(w.devices[static_cast<size_t>(d)]->log().calls() == 2 * 4);
+  }
+}
+
 TEST_CASE("a mesh needs as many devices as it has") {
   const Compiled c = compile_local(parse_program("mesh data=3\nfunc main(%x: f32[5] [data]) {\n  return %x\n}\n", "test", op_table()));
   auto comms = lockstep_communicators(2);
