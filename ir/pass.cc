@@ -64,7 +64,7 @@ Program run_passes(Program program, const std::vector<Pass>& passes, const PassO
     if (options.reparse) check_text(program, name);
     if (!options.dump.empty()) dump(program, options.dump, number, name);
   };
-  verify(program, Level::traced);
+  if (options.verify) verify(program, Level::traced);
   stage(0, "trace");
   int number = 0;
   for (const Pass& pass : passes) {
@@ -76,7 +76,7 @@ Program run_passes(Program program, const std::vector<Pass>& passes, const PassO
     if (times != nullptr) times->push_back({pass.name, seconds.count()});
     // The input was right, so what is wrong now is the pass's fault.
     try {
-      verify(program, pass.leaves);
+      if (options.verify) verify(program, pass.leaves);
     } catch (const UserError& error) {
       throw InternalError(fmt::format("pass {} leaves a wrong program: {}", pass.name, error.what()));
     }

@@ -20,6 +20,7 @@ struct PassOptions {
   bool reparse = false;           // print, parse, print again and compare (debug builds, tests)
   std::string dump;               // folder: 00-trace.mesh, 01-propagate.mesh ...; "" for none
   std::vector<std::string> skip;  // names
+  bool verify = true;             // false: for programs made op by op while a user waits, of passes that are held elsewhere
 };
 
 struct PassTime {

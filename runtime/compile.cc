@@ -9,6 +9,15 @@
 namespace meshard {
 namespace {
 
+bool talks(const Program& local) {
+  for (const Function& f : local.functions) {
+    for (const Op& op : f.ops) {
+      if (op.kind == Op::apply && op.def->collective && *op.def->collective != Collective::slice) return true;
+    }
+  }
+  return false;
+}
+
 // The passes behind `pin`, the same for models with a plan and for program texts.
 Compiled run_pipeline(Program program, std::vector<Pass> passes, const CompileOptions& options) {
   Compiled out;
@@ -24,7 +33,12 @@ Compiled run_pipeline(Program program, std::vector<Pass> passes, const CompileOp
   passes.push_back({"partition", Level::local, [&](const Program& p) { return partition(p, options.partition, &origins); }});
   out.global = program;
   out.local = run_passes(std::move(program), passes, options.passes, &out.times);
+  if (!options.account && !talks(out.local)) return out;
   out.bill = make_bill(out.local);
+  if (!options.account) {
+    out.digest_text = print(out.local);
+    return out;
+  }
   out.bill.peak_bytes = largest_peak_bytes(out.local, options.threads);
   out.digest_text = print(out.local);
   return out;

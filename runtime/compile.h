@@ -21,6 +21,7 @@ struct CompileOptions {
   PartitionOptions partition;
   PassOptions passes;
   int threads = 1;  // of each kernel: workspaces depend on it
+  bool account = true;  // false: bill and digest_text only where it talks, and no peak
 };
 
 struct Compiled {

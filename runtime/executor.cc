@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "meshard/runtime/device.h"
 
@@ -35,31 +36,108 @@ struct Executor::Device {
   };
   std::vector<Pointers> pointers;   // of each step
   std::vector<int64_t> rounds;      // of each loop_begin
+  // Borrowed memory: where the pointers into each part stand (inputs, results, arena), and how far into it they point.
+  struct Patch {
+    void* pointer;  // to the pointer
+    int64_t offset;
+  };
+  std::vector<std::vector<Patch>> patches;
 
   void bind() {
     const Flat& flat = plan.flat;
     input = Buffer(plan.memory.input_bytes);
     arena = Buffer(plan.memory.arena_bytes);
+    std::vector<std::byte*> at(flat.values.size());
     for (size_t v = 0; v < flat.values.size(); ++v) {
       const Slot& slot = plan.memory.values[v];
       std::byte* base = slot.base == Slot::input ? input.data() : arena.data();
-      std::byte* at = base + slot.offset;
+      at[v] = base + slot.offset;
       if (slot.base == Slot::state) {
-        int root = static_cast<int>(v);
-        while (flat.values[static_cast<size_t>(root)].alias >= 0) root = flat.values[static_cast<size_t>(root)].alias;
         MESHARD_CHECK(state != nullptr, "a program with parameters needs a State");
-        at = static_cast<std::byte*>(state->view(flat.values[static_cast<size_t>(root)].name, state_device).data);
+        at[v] = static_cast<std::byte*>(state->view(flat.values[static_cast<size_t>(root(static_cast<int>(v)))].name, state_device).data);
       }
-      values.push_back(at);
     }
+    bind(std::move(at), arena.data());
+  }
+
+  // `at`: where each value is.
+  void bind(std::vector<std::byte*> at, std::byte* arena_data) {
+    const Flat& flat = plan.flat;
+    values = std::move(at);
     rounds.resize(flat.steps.size());
     pointers.resize(flat.steps.size());
     for (size_t i = 0; i < flat.steps.size(); ++i) {
       const FlatStep& step = flat.steps[i];
-      scratch.push_back(arena.data() + plan.memory.scratch[i].offset);
+      scratch.push_back(arena_data + plan.memory.scratch[i].offset);
       for (int v : step.operands) pointers[i].operands.push_back(values[static_cast<size_t>(v)]);
       for (int v : step.results) pointers[i].results.push_back(values[static_cast<size_t>(v)]);
       if (plan.collectives[i] != nullptr) bind_collective(i);
+    }
+  }
+
+  int root(int v) const {
+    while (plan.flat.values[static_cast<size_t>(v)].alias >= 0) v = plan.flat.values[static_cast<size_t>(v)].alias;
+    return v;
+  }
+
+  // -1: a result with a place of its own; i: input i; inputs + r: result r.
+  int shares(size_t result) const {
+    const Flat& flat = plan.flat;
+    const int mine = root(flat.results[result]);
+    for (size_t p = 0; p < flat.params.size(); ++p) {
+      if (flat.params[p] == mine) return static_cast<int>(p);
+    }
+    for (size_t r = 0; r < result; ++r) {
+      if (root(flat.results[r]) == mine) return static_cast<int>(flat.params.size() + r);
+    }
+    return -1;
+  }
+
+  // Binds to addresses that only say which part of the borrowed memory is meant and where in it; place() puts the real ones.
+  void bind_borrowed() {
+    constexpr int kPartBits = 44;  // longer than any offset in a part
+    const Flat& flat = plan.flat;
+    const size_t inputs = flat.params.size(), parts = inputs + flat.results.size() + 1;
+    const auto address = [](size_t part, int64_t offset) {
+      return reinterpret_cast<std::byte*>(static_cast<uintptr_t>(part + 1) << kPartBits | static_cast<uintptr_t>(offset));
+    };
+    MESHARD_CHECK(parts < (size_t{1} << (63 - kPartBits)), "too many inputs and results to borrow");
+    std::vector<std::byte*> at(flat.values.size());
+    for (size_t v = 0; v < flat.values.size(); ++v) {
+      const Slot& slot = plan.memory.values[v];
+      MESHARD_CHECK(slot.base != Slot::state, "a program on borrowed memory has inputs only");
+      at[v] = address(parts - 1, slot.offset);
+      for (size_t p = 0; p < inputs; ++p) {
+        if (flat.params[p] == root(static_cast<int>(v))) at[v] = address(p, 0);
+      }
+      // What a result is written over stands where the result is to be; so may what has the result's place in the arena at another
+      // time and is no longer.
+      for (size_t r = 0; r < flat.results.size() && slot.base == Slot::arena; ++r) {
+        if (shares(r) >= 0) continue;
+        const Slot& result = plan.memory.values[static_cast<size_t>(flat.results[r])];
+        if (result.base == Slot::arena && result.offset == slot.offset && slot.bytes <= result.bytes && result.bytes > 0) at[v] = address(inputs + r, 0);
+      }
+    }
+    for (size_t r = flat.results.size(); r-- > 0;) {
+      if (shares(r) < 0) at[static_cast<size_t>(root(flat.results[r]))] = at[static_cast<size_t>(flat.results[r])] = address(inputs + r, 0);
+    }
+    bind(std::move(at), address(parts - 1, 0));
+    patches.resize(parts);
+    const auto note = [&](void* pointer) {
+      uintptr_t where = 0;
+      std::memcpy(&where, pointer, sizeof where);
+      patches[(where >> kPartBits) - 1].push_back({pointer, static_cast<int64_t>(where & ((uintptr_t{1} << kPartBits) - 1))});
+    };
+    for (std::byte*& p : values) note(&p);
+    for (std::byte*& p : scratch) note(&p);
+    for (Pointers& p : pointers) {
+      for (void*& q : p.operands) note(&q);
+      for (void*& q : p.results) note(&q);
+    }
+    for (auto& c : plan.collectives) {
+      if (c == nullptr) continue;
+      note(&c->call.send);
+      note(&c->call.receive);
     }
   }
 
@@ -122,7 +200,8 @@ Executor::Executor(const Compiled& program, State* state, std::span<Communicator
     throw UserError(fmt::format("the mesh {} has {} devices, but {} ranks are running; start {} ranks or change --mesh", mesh.str(), mesh.size(),
                                 devices.empty() ? 0 : devices[0]->size(), mesh.size()));
   }
-  agree_on_text(*devices[0], "program", program.digest_text);
+  // What talks to nobody needs no agreement.
+  if (!options.borrow || !program.bill.lines.empty()) agree_on_text(*devices[0], "program", program.digest_text);
   for (size_t i = 0; i < devices.size(); ++i) {
     auto device = std::make_unique<Device>();
     device->plan = plan_device(*program_, devices[i]->rank(), options);
@@ -131,10 +210,26 @@ Executor::Executor(const Compiled& program, State* state, std::span<Communicator
     device->state_device = static_cast<int>(i);
     devices_.push_back(std::move(device));
   }
-  for (auto& device : devices_) device->bind();
+  for (auto& device : devices_) options.borrow ? device->bind_borrowed() : device->bind();
 }
 
 Executor::~Executor() = default;
+
+void Executor::place(Part part, int index, int device, void* at) {
+  Device& d = *devices_[static_cast<size_t>(device)];
+  size_t number = static_cast<size_t>(index);
+  if (part == Part::result) number += d.plan.flat.params.size();
+  if (part == Part::arena) number = d.patches.size() - 1;
+  for (const Device::Patch& p : d.patches[number]) {
+    void* target = static_cast<std::byte*>(at) + p.offset;
+    std::memcpy(p.pointer, &target, sizeof target);
+  }
+}
+
+int Executor::shares(int result) const { return devices_.front()->shares(static_cast<size_t>(result)); }
+int Executor::inputs() const { return static_cast<int>(devices_.front()->plan.flat.params.size()); }
+int Executor::results() const { return static_cast<int>(devices_.front()->plan.flat.results.size()); }
+const Flat& Executor::flat(int device) const { return devices_[static_cast<size_t>(device)]->plan.flat; }
 
 void Executor::set_input(std::string_view name, const View& global) {
   for (auto& device : devices_) {

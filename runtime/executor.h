@@ -22,6 +22,7 @@ namespace meshard {
 struct ExecutorOptions {
   int threads = 1;        // of each kernel
   bool reference = false; // plain kernels only: the slow twin
+  bool borrow = false;    // memory is the caller's: see Executor::place
 };
 
 class Executor {
@@ -43,6 +44,17 @@ class Executor {
   const Layout& result_layout(std::string_view name) const;
   // The whole result, put together from all devices of this process (lockstep), pending sums done.
   std::vector<double> whole(std::string_view name) const;
+
+  // With options.borrow the executor allocates nothing, and the program has inputs only. Before run() each part of its memory is
+  // given a place, on each device here: input i (in the order of main's parameters), result r, and the arena, which needs
+  // memory(device).arena_bytes. A place holds until it is given anew. Inputs are only read.
+  enum class Part : uint8_t { input, result, arena };
+  void place(Part part, int index, int device, void* at);
+  // -1 where result r has a place of its own; else it is input i (i) or result r of before (inputs + r) under another name.
+  int shares(int result) const;
+  int inputs() const;
+  int results() const;
+  const Flat& flat(int device = 0) const;
 
   // Bytes per device that this executor has allocated, with its State: equal to the plan's peak.
   int64_t allocated_bytes(int device) const;
