@@ -12,4 +12,5 @@
 #include "meshard/ops/functions.h"
 #include "meshard/ops/table.h"
 #include "meshard/runtime/compile.h"
+#include "meshard/runtime/dtensor_functions.h"
 #include "meshard/runtime/session.h"
