@@ -163,7 +163,7 @@ class Eager {
   // Ops without operands: constants and random numbers, which are the same on any mesh.
   DTensor make(std::string_view op, std::string_view type, std::string_view layout, const Attributes& attributes = {},
                Where where = Where::current()) const;
-  DTensor make(const OpDef& op, const Type& type, std::string_view layout, const Attributes& attributes = {},
+  DTensor make(const OpDef& op, std::string_view type, std::string_view layout, const Attributes& attributes = {},
                Where where = Where::current()) const;
 
   CompiledFunction compile(CompiledFunction::Function function) const;

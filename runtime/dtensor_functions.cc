@@ -100,13 +100,13 @@ DTensor attention(const DTensor& q, const DTensor& k, const DTensor& v, bool cau
 DTensor cross_entropy(const DTensor& logits, const DTensor& targets, Where where) { return binary(cross_entropy_op(), logits, targets, where); }
 
 DTensor full(const Eager& eager, std::string_view type, std::string_view layout, double value, Where where) {
-  return eager.make(fill_op(), Type::parse(type), layout, {{"value", value}}, where);
+  return eager.make(fill_op(), type, layout, {{"value", value}}, where);
 }
 
 namespace {
 DTensor random(const OpDef& op, const Eager& eager, std::string_view type, std::string_view layout, int64_t seed, std::string_view name, double scale,
                const Where& where) {
-  return eager.make(op, Type::parse(type), layout, {{"name", std::string(name)}, {"scale", scale}, {"seed", seed}}, where);
+  return eager.make(op, type, layout, {{"name", std::string(name)}, {"scale", scale}, {"seed", seed}}, where);
 }
 }  // namespace
 

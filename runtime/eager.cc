@@ -36,7 +36,20 @@ const Kind* Context::kind(const Type& type, const Layout& layout, int64_t below)
   return k.get();
 }
 
-const Kind* Context::kind_in(const Kind* have, std::string_view layout, const Place& place) {
+const Kind* Context::kind_of(std::string_view type, const std::source_location& where) {
+  if (const auto known = types.find(type); known != types.end()) return known->second;
+  Type parsed;
+  try {
+    parsed = Type::parse(type);
+  } catch (const UserError& error) {
+    throw UserError(place_of(where), error.diagnostic().text, error.diagnostic().notes);
+  }
+  const Kind* made = kind(parsed, Layout(parsed.shape.rank()), 0);
+  types.emplace(type, made);
+  return made;
+}
+
+const Kind* Context::kind_in(const Kind* have, std::string_view layout, const std::source_location& where) {
   for (const auto& [text, other] : have->others) {
     if (text == layout) return other;
   }
@@ -44,13 +57,13 @@ const Kind* Context::kind_in(const Kind* have, std::string_view layout, const Pl
   try {
     parsed = Layout::parse(layout, mesh, have->type.shape.rank());
   } catch (const UserError& error) {
-    throw UserError(place, error.diagnostic().text, error.diagnostic().notes);
+    throw UserError(place_of(where), error.diagnostic().text, error.diagnostic().notes);
   }
   if (parsed.has_open()) {
-    throw UserError(place, fmt::format("layout {} is open (\"?\"), but a value lies in one place: write - where it is whole", layout));
+    throw UserError(place_of(where), fmt::format("layout {} is open (\"?\"), but a value lies in one place: write - where it is whole", layout));
   }
   const Kind* other = kind(have->type, parsed, have->below);
-  const_cast<Kind*>(have)->others.emplace_back(std::string(layout), other);
+  have->others.emplace_back(std::string(layout), other);
   return other;
 }
 
@@ -73,17 +86,9 @@ const Node* numbers_of(const DTensor& t, const char* what) {
   return n;
 }
 
-Type parse_type(std::string_view text, const Place& place) {
-  try {
-    return Type::parse(text);
-  } catch (const UserError& error) {
-    throw UserError(place, error.diagnostic().text, error.diagnostic().notes);
-  }
-}
-
-const OpDef& op_named(std::string_view name, const Place& place) {
+const OpDef& op_named(std::string_view name, const std::source_location& where) {
   const OpDef* def = op_table().find(name);
-  if (def == nullptr) throw UserError(place, fmt::format("no op \"{}\"{}", name, did_you_mean(name, op_table().names())));
+  if (def == nullptr) throw UserError(place_of(where), fmt::format("no op \"{}\"{}", name, did_you_mean(name, op_table().names())));
   return *def;
 }
 
@@ -126,10 +131,7 @@ Eager DTensor::eager() const { return Eager(node_of(*this, "the Eager")->context
 
 DTensor DTensor::redistribute(std::string_view layout, std::source_location where) const {
   const Node* n = node_of(*this, "redistribute");
-  for (const auto& [text, other] : n->kind->others) {
-    if (text == layout && other == n->kind) return *this;
-  }
-  const Kind* to = n->context->kind_in(n->kind, layout, place_of(where));
+  const Kind* to = n->context->kind_in(n->kind, layout, where);
   if (to == n->kind) return *this;
   static const Attributes none;
   DTensor out;
@@ -200,8 +202,7 @@ EagerStats Eager::stats() const {
 
 DTensor Eager::blocks(std::string_view type, std::string_view layout, const std::function<void(const Rect&, const View&)>& fill, Where where) const {
   Context& c = *context_;
-  const Type t = parse_type(type, place_of(where));
-  const Kind* kind = c.kind_in(c.kind(t, Layout(t.shape.rank()), 0), layout, place_of(where));
+  const Kind* kind = c.kind_in(c.kind_of(type, where), layout, where);
   DTensor out = c.make(kind);
   for (int d = 0; d < local_devices(); ++d) fill(kind->rects[static_cast<size_t>(d)], out.local(d));
   return out;
@@ -210,7 +211,7 @@ DTensor Eager::blocks(std::string_view type, std::string_view layout, const std:
 DTensor Eager::tensor(const View& global, std::string_view layout, int64_t below, Where where) const {
   Context& c = *context_;
   const Place place = place_of(where);
-  const Kind* kind = c.kind_in(c.kind({global.dtype, global.shape}, Layout(global.shape.rank()), below), layout, place);
+  const Kind* kind = c.kind_in(c.kind({global.dtype, global.shape}, Layout(global.shape.rank()), below), layout, where);
   if (kind->layout.is_pending()) {
     throw UserError(place, fmt::format("tensor: {} is pending, but the elements given are whole; blocks() takes each device's part of a sum", layout));
   }
@@ -225,7 +226,7 @@ DTensor Eager::tensor(const View& global, std::string_view layout, int64_t below
 }
 
 DTensor Eager::tensor(std::string_view type, std::span<const double> values, std::string_view layout, int64_t below, Where where) const {
-  const Type t = parse_type(type, place_of(where));
+  const Type& t = context_->kind_of(type, where)->type;
   if (static_cast<int64_t>(values.size()) != t.shape.elements()) {
     throw UserError(place_of(where), fmt::format("tensor {} has {} element{}; {} were given", t.str(), t.shape.elements(),
                                                  t.shape.elements() == 1 ? "" : "s", values.size()));
@@ -242,13 +243,13 @@ DTensor Eager::tensor(std::string_view type, std::span<const double> values, std
 
 DTensor Eager::apply(std::string_view op, std::initializer_list<DTensor> operands, const Attributes& attributes, const std::vector<Type>& results,
                      Where where) const {
-  return apply(op_named(op, place_of(where)), {operands.begin(), operands.size()}, attributes, results.empty() ? nullptr : &results[0], where);
+  return apply(op_named(op, where), {operands.begin(), operands.size()}, attributes, results.empty() ? nullptr : &results[0], where);
 }
 
 std::vector<DTensor> Eager::apply_all(std::string_view op, std::span<const DTensor> operands, const Attributes& attributes,
                                       const std::vector<Type>& results, Where where) const {
   std::vector<DTensor> out;
-  context_->run({&op_named(op, place_of(where)), &attributes, operands, nullptr, results.empty() ? nullptr : &results[0]}, &out, nullptr, where);
+  context_->run({&op_named(op, where), &attributes, operands, nullptr, results.empty() ? nullptr : &results[0]}, &out, nullptr, where);
   return out;
 }
 
@@ -258,20 +259,20 @@ DTensor Eager::apply(const OpDef& op, std::span<const DTensor> operands, const A
   return out;
 }
 
-DTensor Eager::make(const OpDef& op, const Type& type, std::string_view layout, const Attributes& attributes, Where where) const {
+DTensor Eager::make(const OpDef& op, std::string_view type, std::string_view layout, const Attributes& attributes, Where where) const {
   Context& c = *context_;
-  const Kind* kind = c.kind_in(c.kind(type, Layout(type.shape.rank()), 0), layout, place_of(where));
+  const Kind* kind = c.kind_in(c.kind_of(type, where), layout, where);
   DTensor out;
   c.run({&op, &attributes, {}, kind}, nullptr, &out, where);
   return out;
 }
 
 DTensor Eager::make(std::string_view op, std::string_view type, std::string_view layout, const Attributes& attributes, Where where) const {
-  return make(op_named(op, place_of(where)), parse_type(type, place_of(where)), layout, attributes, where);
+  return make(op_named(op, where), type, layout, attributes, where);
 }
 
 std::string Eager::program(std::string_view op, std::span<const DTensor> operands, const Attributes& attributes, Where where) const {
-  const eager::Request request{&op_named(op, place_of(where)), &attributes, operands};
+  const eager::Request request{&op_named(op, where), &attributes, operands};
   context_->check(op, operands, where);
   for (const DTensor& t : operands) numbers_of(t, "program()");
   return print(context_->find(request, where).bound->compiled.local);

@@ -22,7 +22,7 @@ struct Kind {
   std::vector<Rect> rects;       // of each device here
   std::vector<int64_t> offsets;  // of its block in a value's memory, bytes
   int64_t bytes = 0;             // of all devices here
-  std::vector<std::pair<std::string, const Kind*>> others;  // the same type in other layouts, as they were asked for
+  mutable std::vector<std::pair<std::string, const Kind*>> others;  // the same type in other layouts, as they were asked for
 };
 
 // A value. One piece of memory holds the blocks of all devices here.
@@ -110,6 +110,7 @@ struct Context {
   std::vector<Communicator*> devices;
   std::vector<Rank> ranks;
   std::map<std::string, std::unique_ptr<Kind>> kinds;
+  std::map<std::string, const Kind*, std::less<>> types;  // as texts of the caller name them
   std::vector<std::unique_ptr<Entry>> entries;
   std::vector<Entry*> slots;  // by hash, open addressing; a power of two, at most half full
   std::map<std::vector<int64_t>, std::unique_ptr<Bound>> reverses;  // of tapes, by what was recorded
@@ -130,7 +131,8 @@ struct Context {
   }
 
   const Kind* kind(const Type& type, const Layout& layout, int64_t below);
-  const Kind* kind_in(const Kind* kind, std::string_view layout, const Place& place);
+  const Kind* kind_of(std::string_view type, const std::source_location& where);  // a type's text, whole
+  const Kind* kind_in(const Kind* kind, std::string_view layout, const std::source_location& where);  // UserError: no layout of it
   static Node* node(const DTensor& t) { return t.node_; }
   static DTensor handle(Node* node) { return DTensor(node); }
   Node* make_node(const Kind* kind);  // without memory

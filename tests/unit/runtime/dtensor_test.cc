@@ -175,6 +175,7 @@ TEST_CASE("what does not fit is said with the caller's line") {
   CHECK_THROWS_WITH(e.tensor("i32[2]", std::vector<double>{1, 7}, "[-]", 7), Catch::EndsWith("tensor: element [1] is 7, not in 0 .. 6"));
   CHECK_THROWS_WITH(e.tensor("f32[2]", counting(2), "[-] + sum(data)"),
                     Catch::EndsWith("tensor: [-] + sum(data) is pending, but the elements given are whole; blocks() takes each device's part of a sum"));
+  CHECK_THROWS_WITH(full(e, "f33[2]", "[-]", 1), Catch::StartsWith("dtensor_test.cc:") && Catch::Contains("f33"));
   CHECK_THROWS_WITH(x.item(), "item() of f32[5,8], which is no single element; values() gives all");
   CHECK_THROWS_WITH(x.local(2), "local(2): this process has 2 devices");
   CHECK_THROWS_WITH(DTensor().values(), "values() of a DTensor that is none; it comes from an Eager or an op");
@@ -203,8 +204,8 @@ TEST_CASE("every op runs, on any mesh with the same numbers") {
       if (types.empty()) {
         const std::string layout = results[0].shape.rank() == 0 ? "[]" : results[0].shape.rank() == 1 ? "[data]" : "[data, model, ...]";
         const std::string whole = Layout(results[0].shape.rank()).str(Mesh());
-        const DTensor a = one.make(*def, results[0], whole, attributes);
-        check_near(four.make(*def, results[0], a.shape().rank() < 3 ? layout : whole, attributes).values(), a.values());
+        const DTensor a = one.make(*def, results[0].str(), whole, attributes);
+        check_near(four.make(*def, results[0].str(), a.shape().rank() < 3 ? layout : whole, attributes).values(), a.values());
         ++runs;
         continue;
       }
