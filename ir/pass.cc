@@ -64,7 +64,14 @@ Program run_passes(Program program, const std::vector<Pass>& passes, const PassO
     if (options.reparse) check_text(program, name);
     if (!options.dump.empty()) dump(program, options.dump, number, name);
   };
-  if (options.verify) verify(program, Level::traced);
+  double verifying = 0;
+  const auto verify_timed = [&](Level level) {
+    if (!options.verify) return;
+    const auto begin = std::chrono::steady_clock::now();
+    verify(program, level);
+    verifying += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  };
+  verify_timed(Level::traced);
   stage(0, "trace");
   int number = 0;
   for (const Pass& pass : passes) {
@@ -76,12 +83,13 @@ Program run_passes(Program program, const std::vector<Pass>& passes, const PassO
     if (times != nullptr) times->push_back({pass.name, seconds.count()});
     // The input was right, so what is wrong now is the pass's fault.
     try {
-      if (options.verify) verify(program, pass.leaves);
+      verify_timed(pass.leaves);
     } catch (const UserError& error) {
       throw InternalError(fmt::format("pass {} leaves a wrong program: {}", pass.name, error.what()));
     }
     stage(number, pass.name);
   }
+  if (times != nullptr) times->push_back({"verify", verifying});
   return program;
 }
 

@@ -24,7 +24,7 @@ struct PassOptions {
 };
 
 struct PassTime {
-  std::string name;
+  std::string name;  // of the pass; at the end "verify", what checking their results took together
   double seconds = 0;
 };
 

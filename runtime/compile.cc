@@ -1,5 +1,7 @@
 #include "meshard/runtime/compile.h"
 
+#include <chrono>
+
 #include "meshard/ir/parse.h"
 #include "meshard/runtime/executor.h"
 #include "meshard/sharding/lower.h"
@@ -18,6 +20,22 @@ bool talks(const Program& local) {
   return false;
 }
 
+// What follows from the local program: bill, memory, text.
+void finish(Compiled& out, const CompileOptions& options) {
+  const auto timed = [&](const char* name, auto body) {
+    const auto begin = std::chrono::steady_clock::now();
+    body();
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+    out.times.push_back({name, seconds.count()});
+  };
+  if (!options.account && !talks(out.local)) return;
+  timed("bill", [&] { out.bill = make_bill(out.local); });
+  if (options.account) {
+    timed("plan memory", [&] { out.bill.peak_bytes = largest_peak_bytes(out.local, options.threads); });
+  }
+  timed("print local", [&] { out.digest_text = print(out.local); });
+}
+
 // The passes behind `pin`, the same for models with a plan and for program texts.
 Compiled run_pipeline(Program program, std::vector<Pass> passes, const CompileOptions& options) {
   Compiled out;
@@ -33,14 +51,7 @@ Compiled run_pipeline(Program program, std::vector<Pass> passes, const CompileOp
   passes.push_back({"partition", Level::local, [&](const Program& p) { return partition(p, options.partition, &origins); }});
   out.global = program;
   out.local = run_passes(std::move(program), passes, options.passes, &out.times);
-  if (!options.account && !talks(out.local)) return out;
-  out.bill = make_bill(out.local);
-  if (!options.account) {
-    out.digest_text = print(out.local);
-    return out;
-  }
-  out.bill.peak_bytes = largest_peak_bytes(out.local, options.threads);
-  out.digest_text = print(out.local);
+  finish(out, options);
   return out;
 }
 
@@ -58,9 +69,7 @@ Compiled compile_local(const Program& local, const CompileOptions& options) {
   Compiled out;
   out.global = local;
   out.local = local;
-  out.bill = make_bill(out.local);
-  out.bill.peak_bytes = largest_peak_bytes(out.local, options.threads);
-  out.digest_text = print(out.local);
+  finish(out, options);
   return out;
 }
 

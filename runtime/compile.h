@@ -29,7 +29,7 @@ struct Compiled {
   Program local;     // what every rank runs
   Bill bill;         // peak_bytes is set
   std::string digest_text;  // compared across ranks before the first collective
-  std::vector<PassTime> times;
+  std::vector<PassTime> times;  // of the passes, then bill, memory plan and text
 };
 
 // `mesh` overrides the plan's. Errors are UserErrors naming the plan's or the program's line.

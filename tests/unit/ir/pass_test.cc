@@ -36,7 +36,7 @@ TEST_CASE("passes run in order, timed, written and read again") {
                                     {"check", Level::local, [](const Program& p) { return p; }}};
   const Program out = run_passes(start(), passes, {.reparse = true, .dump = folder.string()}, &times);
   CHECK(out.main().values[1].layout);
-  REQUIRE(times.size() == 2);
+  REQUIRE(times.size() == 3);  // and verify
   CHECK(times[0].name == "lay_out");
   CHECK(times[0].seconds >= 0);
   CHECK(read(folder / "00-trace.mesh") == print(start()));
