@@ -5,9 +5,12 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "meshard/base/inline_vector.h"
 
 namespace meshard {
 
@@ -21,11 +24,11 @@ int64_t size_bytes(Dtype dtype);         // 8, 4, 2, 4
 bool is_float(Dtype dtype);
 
 struct Shape {
-  std::vector<int64_t> dims;
+  InlineVector<int64_t, 5> dims;
 
   Shape() = default;
   Shape(std::initializer_list<int64_t> sizes) : dims(sizes) {}
-  explicit Shape(std::vector<int64_t> sizes) : dims(std::move(sizes)) {}
+  explicit Shape(std::span<const int64_t> sizes) : dims(sizes.begin(), sizes.end()) {}
 
   int rank() const { return static_cast<int>(dims.size()); }
   int64_t operator[](int d) const { return dims[static_cast<size_t>(d)]; }

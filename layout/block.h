@@ -22,7 +22,7 @@ Block intersect(Block a, Block b);
 
 // One block per dimension, in global indices.
 struct Rect {
-  std::vector<Block> dims;
+  InlineVector<Block, 5> dims;
   int64_t elements() const;  // 1 for a scalar
   Shape shape() const;
   bool operator==(const Rect&) const = default;

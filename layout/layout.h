@@ -31,7 +31,7 @@ struct DimLayout {
 };
 
 struct Layout {
-  std::vector<DimLayout> dims;
+  InlineVector<DimLayout, 4> dims;
   std::array<AtomSet, kReductions> pending;  // indexed by Reduction
 
   Layout() = default;

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "meshard/base/error.h"
+#include "meshard/base/inline_vector.h"
 
 namespace meshard {
 
@@ -25,7 +26,7 @@ enum class Rank : int32_t {};
 constexpr int64_t index(Rank r) { return static_cast<int64_t>(r); }
 
 using AtomId = uint8_t;
-using Atoms = std::vector<AtomId>;  // ordered, major first
+using Atoms = FixedVector<AtomId, 24>;  // ordered, major first; 2^24 devices have no more
 
 // A set of atoms of one mesh.
 struct AtomSet {

@@ -80,7 +80,7 @@ std::vector<double> put_together(const Mesh& mesh, const Shape& shape, const Lay
   std::vector<double> whole(n, 0.0);
   std::vector<uint64_t> seen(n, 0);  // which pending parts have been put in; 0: none
   const Rect all{[&] {
-    std::vector<Block> dims;
+    InlineVector<Block, 5> dims;
     for (int64_t d : shape.dims) dims.push_back({0, d});
     return dims;
   }()};

@@ -60,7 +60,7 @@ std::vector<int> reduced_factors(const KernelSpec& spec, const KernelOperand& re
 }
 
 Rows rows_of(const KernelOperand& block) {
-  const std::vector<int64_t>& dims = block.type.shape.dims;
+  const auto& dims = block.type.shape.dims;
   MESHARD_CHECK(!dims.empty(), "a scalar has no rows");
   Rows rows;
   for (size_t d = 0; d + 1 < dims.size(); ++d) rows.count *= dims[d];
