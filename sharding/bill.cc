@@ -12,29 +12,6 @@
 namespace meshard {
 namespace {
 
-// Whether a device runs an op that is guarded by coordinates.
-bool runs(const Mesh& mesh, const Op& op, Rank rank) {
-  if (op.guard.empty()) return true;
-  const std::vector<int64_t> at = mesh.coordinate(rank);
-  for (const auto& [axis, coordinate] : op.guard) {
-    if (at[static_cast<size_t>(axis)] != coordinate) return false;
-  }
-  return true;
-}
-
-// Elements that a rank receives. An all_reduce of several values is one of all their elements in a row: the blocks that
-// its ranks reduce are blocks of that row.
-int64_t message_elements(const Mesh& mesh, const Function& f, const Op& op, const std::vector<ReshardStep>& steps, Rank rank) {
-  int64_t sum = 0;
-  const bool row = steps.size() > 1 && steps[0].kind == Collective::all_reduce;
-  for (size_t i = 0; i < steps.size(); ++i) {
-    const Shape& shape = f.value(op.operands[i]).type.shape;
-    sum += row ? local_elements(mesh, shape, steps[i].from, rank) : received_elements(mesh, shape, steps[i], rank);
-  }
-  const int64_t ranks = mesh.parts(op.over);
-  return row ? sum + (ranks - 2) * block(sum, ranks, mesh.position(rank, op.over.list())).size : sum;
-}
-
 std::string names(const Function& f, const std::vector<ValueId>& values) {
   constexpr size_t kShown = 3;
   std::string out;
@@ -82,7 +59,8 @@ Bill make_bill(const Program& local) {
   bill.mesh = *local.mesh;
   const Mesh& mesh = bill.mesh;
   const std::vector<int64_t> counts = run_counts(local);
-  bill.device_bytes.assign(static_cast<size_t>(mesh.size()), 0);
+  bill.device_bytes = DeviceSum(mesh);
+  ReceivedCache received(mesh);
   double flops = 0, bytes_all = 0;
   for (size_t fi = 0; fi < local.functions.size(); ++fi) {
     const Function& f = local.functions[fi];
@@ -96,7 +74,9 @@ Bill make_bill(const Program& local) {
       if (*op.def->collective == Collective::slice) continue;
       const ValueInfo& value = f.value(op.results[0]);
       std::vector<ReshardStep> steps;
+      std::vector<Shape> shapes;
       for (size_t i = 0; i < op.operands.size(); ++i) {
+        shapes.push_back(f.value(op.operands[i]).type.shape);
         steps.push_back(step_of(*op.def->collective, op.over, *f.value(op.operands[i]).layout, *f.value(op.results[i]).layout));
       }
       const ReshardStep& step = steps[0];
@@ -109,35 +89,26 @@ Bill make_bill(const Program& local) {
       line.cause = op.cause;
       line.asked = op.asked;
       line.source = op.source;
-      for (int64_t r = 0; r < mesh.size(); ++r) {
-        const Rank rank{static_cast<int32_t>(r)};
-        if (!runs(mesh, op, rank)) continue;
-        const int64_t elements = message_elements(mesh, f, op, steps, rank);
-        bytes_all += static_cast<double>(elements) * static_cast<double>(size_bytes(value.type.dtype) * line.count);
-        if (bytes_all > 0x1p62) {
-          throw UserError(op.source, fmt::format("with %{} the step's communication passes 2^62 bytes over all devices", value.name));
-        }
-        const int64_t bytes = elements * size_bytes(value.type.dtype) * line.count;
-        bill.device_bytes[static_cast<size_t>(r)] += bytes;
-        line.bytes = std::max(line.bytes, bytes);
-        line.bytes_all += bytes;
+      const Received& step_received = received.get(shapes, steps, op.guard);
+      const int64_t alike = mesh.size() / mesh.parts(step_received.along);  // devices that receive equally much
+      double elements = 0;
+      for (int64_t n : step_received.elements) elements += static_cast<double>(n) * static_cast<double>(alike);
+      bytes_all += elements * static_cast<double>(size_bytes(value.type.dtype)) * static_cast<double>(line.count);
+      if (bytes_all > 0x1p62) {
+        throw UserError(op.source, fmt::format("with %{} the step's communication passes 2^62 bytes over all devices", value.name));
       }
-      const bool reduces = step.kind == Collective::all_reduce || step.kind == Collective::reduce_scatter;
-      for (size_t i = 0; i < steps.size() && !reduces; ++i) {
-        const int64_t elements = lower_bound_elements(mesh, f.value(op.results[i]).type.shape, steps[i].from, steps[i].to);
-        line.lower_bound += elements * size_bytes(value.type.dtype) * line.count;
-      }
-      if (reduces) line.lower_bound = line.bytes;
+      const int64_t bytes = size_bytes(value.type.dtype) * line.count;  // of an element, in all runs
+      bill.device_bytes.add(step_received.along, step_received.elements, bytes);
+      line.bytes = step_received.busiest * bytes;
+      for (int64_t n : step_received.elements) line.bytes_all += n * bytes * alike;
+      line.lower_bound = step_received.lower_bound * bytes;
+      bill.bytes_all_devices += line.bytes_all;
       bill.lines.push_back(std::move(line));
     }
   }
-  for (size_t r = 0; r < bill.device_bytes.size(); ++r) {
-    bill.bytes_all_devices += bill.device_bytes[r];
-    if (bill.device_bytes[r] > bill.bytes) {
-      bill.bytes = bill.device_bytes[r];
-      bill.busiest_device = static_cast<int64_t>(r);
-    }
-  }
+  const DeviceSum::Largest busiest = bill.device_bytes.largest();
+  bill.bytes = busiest.value;
+  bill.busiest_device = busiest.rank;
   bill.flops = static_cast<int64_t>(std::min(flops, 9e18));
   return bill;
 }

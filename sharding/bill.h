@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "meshard/ir/program.h"
+#include "meshard/sharding/device_sum.h"
 
 namespace meshard {
 
@@ -30,7 +31,7 @@ struct BillLine {
 struct Bill {
   Mesh mesh;
   std::vector<BillLine> lines;            // in program order
-  std::vector<int64_t> device_bytes;      // received by each device
+  DeviceSum device_bytes;                 // received by each device: device_bytes[rank]
   int64_t bytes = 0, bytes_all_devices = 0, busiest_device = 0;
   int64_t flops = 0;                      // of the busiest device
   int64_t peak_bytes = 0;                 // set by runtime's memory plan
