@@ -1,6 +1,9 @@
 #include "meshard/sharding/propagate.h"
 
+#include <absl/container/flat_hash_map.h>
 #include <fmt/format.h>
+
+#include <bit>
 
 #include "meshard/ir/parse.h"
 #include "meshard/ir/signature.h"
@@ -8,9 +11,20 @@
 
 namespace meshard {
 
+void Origins::record(int function, ValueId value, AtomId atom, Origin origin) {
+  const auto f = static_cast<size_t>(function);
+  if (entries_.size() <= f) entries_.resize(f + 1);
+  if (entries_[f].size() <= index(value)) entries_[f].resize(index(value) + 1);
+  entries_[f][index(value)].push_back({atom, std::move(origin)});
+}
+
 const Origin* Origins::find(int function, ValueId value, AtomId atom) const {
-  const auto it = map_.find({function, value, atom});
-  return it == map_.end() ? nullptr : &it->second;
+  const auto f = static_cast<size_t>(function);
+  if (f >= entries_.size() || index(value) >= entries_[f].size()) return nullptr;
+  for (const Entry& entry : entries_[f][index(value)]) {
+    if (entry.atom == atom) return &entry.origin;
+  }
+  return nullptr;
 }
 
 std::string Origins::source(const Program& program, int function, ValueId value, AtomId atom) const {
@@ -28,19 +42,81 @@ namespace {
 // Which ops take part in a round.
 enum class Round { aligned, passing, all };
 
+// Numbers below n that wait to be visited, in order, from either end.
+class Waiting {
+ public:
+  explicit Waiting(size_t n = 0) : words_((n + 63) / 64) {}
+  void add(size_t i) { words_[i / 64] |= uint64_t{1} << i % 64; }
+  void remove(size_t i) { words_[i / 64] &= ~(uint64_t{1} << i % 64); }
+
+  static constexpr size_t kNone = SIZE_MAX;
+  // The lowest from i on; the highest below i.
+  size_t from(size_t i) const {
+    for (size_t w = i / 64; w < words_.size(); ++w) {
+      const uint64_t bits = words_[w] & (w == i / 64 ? ~uint64_t{0} << i % 64 : ~uint64_t{0});
+      if (bits != 0) return 64 * w + static_cast<size_t>(std::countr_zero(bits));
+    }
+    return kNone;
+  }
+  size_t below(size_t i) const {
+    for (size_t w = std::min(i / 64 + 1, words_.size()); w-- > 0;) {
+      const uint64_t bits = words_[w] & (w == i / 64 ? (uint64_t{1} << i % 64) - 1 : ~uint64_t{0});
+      if (bits != 0) return 64 * w + 63 - static_cast<size_t>(std::countl_zero(bits));
+    }
+    return kNone;
+  }
+
+ private:
+  std::vector<uint64_t> words_;
+};
+
+// What all ops of one signature have in common.
+struct RuleUse {
+  bool aligned = true;                     // every factor is in every tensor that is not a scalar
+  std::vector<bool> passes;                // of each factor: from an operand to a result
+  std::vector<std::vector<bool>> tensors;  // operands, then results: which factors each has
+
+  explicit RuleUse(const BoundRule& rule) : passes(rule.factors.size()) {
+    for (const auto* list : {&rule.operands, &rule.results}) {
+      for (const auto& dims : *list) {
+        std::vector<bool>& has = tensors.emplace_back(rule.factors.size());
+        for (const BoundRule::Dim& dim : dims) {
+          for (int k : dim) has[static_cast<size_t>(k)] = true;
+        }
+        aligned = aligned && (dims.empty() || std::find(has.begin(), has.end(), false) == has.end());
+      }
+    }
+    for (size_t k = 0; k < passes.size(); ++k) {
+      bool operand = false, result = false;
+      for (size_t t = 0; t < tensors.size(); ++t) (t < rule.operands.size() ? operand : result) |= tensors[t][k];
+      passes[k] = operand && result;
+    }
+  }
+};
+
+// A sweep goes through all ops forward, all calls and returns, all ops backward, and those again; rounds end with a sweep
+// that changes nothing. What an op does depends on the layouts of its tensors alone, so that only those are visited of
+// which a tensor has changed since they were: the same result, in time linear in the ops and the changes.
 class Propagator {
  public:
   Propagator(Program program, Origins* origins) : program_(std::move(program)), mesh_(*program_.mesh), origins_(origins) {
     for (size_t f = 0; f < program_.functions.size(); ++f) bind(static_cast<int>(f));
+    for (size_t f = 0; f < program_.functions.size(); ++f) find_edges(static_cast<int>(f));
+    waiting_ops_ = Waiting(bound_.size());
+    waiting_edges_ = Waiting(edges_.size());
+    for (size_t e = 0; e < edges_.size(); ++e) waiting_edges_.add(e);
   }
 
   Program run() {
     for (Round round : {Round::aligned, Round::passing, Round::all}) {
+      for (size_t i = 0; i < bound_.size(); ++i) waiting_ops_.add(i);
       while (sweep(round)) {
       }
     }
     for (Function& f : program_.functions) {
-      for (ValueInfo& v : f.values) v.layout = v.layout->closed();
+      for (ValueInfo& v : f.values) {
+        for (DimLayout& dim : v.layout->dims) dim.open = false;
+      }
     }
     return std::move(program_);
   }
@@ -48,12 +124,27 @@ class Propagator {
  private:
   struct Bound {
     int function = 0, op = 0;
-    const BoundRule& rule;
-    bool aligned = false;  // every factor is in every tensor that is not a scalar
+    const BoundRule* rule = nullptr;
+    const RuleUse* use = nullptr;
   };
+  // Two values of which one is the other: an argument and a parameter, a value returned in place.
+  struct Edge {
+    int af = 0;
+    ValueId a = ValueId::none;
+    int bf = 0;
+    ValueId b = ValueId::none;
+    const char* through = "";
+  };
+  // What is to be visited when a value changes.
+  struct Readers {
+    InlineVector<int, 4> ops, edges;
+  };
+
+  Readers& readers(int function, ValueId v) { return readers_[static_cast<size_t>(function)][index(v)]; }
 
   void bind(int function) {
     Function& f = program_.functions[static_cast<size_t>(function)];
+    readers_.emplace_back(f.values.size());
     for (ValueInfo& v : f.values) {
       if (!v.layout) v.layout = Layout::open(v.type.shape.rank());
     }
@@ -62,40 +153,77 @@ class Propagator {
       if (op.kind != Op::apply || op.operands.empty()) continue;
       // A reshard, or a parameter's role, is there to change the layout: what is given on one side says nothing of the other.
       if (op.def->identity && f.value(op.results[0]).pinned) continue;
-      Bound b{function, static_cast<int>(i), bound_rule(program_, f, op), true};
-      for (const auto& terms : {b.rule.operands, b.rule.results}) {
-        for (const auto& dims : terms) {
-          for (size_t k = 0; k < b.rule.factors.size() && !dims.empty(); ++k) {
-            b.aligned = b.aligned && b.rule.in(dims, static_cast<int>(k));
-          }
-        }
+      const BoundRule& rule = bound_rule(program_, f, op);
+      auto& use = uses_[&rule];
+      if (use == nullptr) use = std::make_unique<RuleUse>(rule);
+      const int number = static_cast<int>(bound_.size());
+      for (ValueId v : op.operands) readers(function, v).ops.push_back(number);
+      for (ValueId v : op.results) readers(function, v).ops.push_back(number);
+      bound_.push_back({function, static_cast<int>(i), &rule, use.get()});
+    }
+  }
+
+  // Calls and in-place returns are identities between functions.
+  void find_edges(int function) {
+    const Function& f = program_.functions[static_cast<size_t>(function)];
+    const auto add = [&](int af, ValueId a, int bf, ValueId b, const char* through) {
+      readers(af, a).edges.push_back(static_cast<int>(edges_.size()));
+      readers(bf, b).edges.push_back(static_cast<int>(edges_.size()));
+      edges_.push_back({af, a, bf, b, through});
+    };
+    for (const Return& r : f.returns) {
+      if (r.in_place != ValueId::none) add(function, r.value, function, r.in_place, "an in-place return");
+    }
+    for (const Op& op : f.ops) {
+      if (op.kind != Op::call && op.kind != Op::repeat) continue;
+      const Function& callee = program_.functions[static_cast<size_t>(op.callee)];
+      for (size_t a = 0; a < op.operands.size(); ++a) {
+        if (op.operands[a] != ValueId::none) add(function, op.operands[a], op.callee, callee.params[a], "a call");
       }
-      bound_.push_back(std::move(b));
+      for (size_t r = 0; r < op.results.size(); ++r) {
+        add(function, op.results[r], op.callee, callee.returns[r].value, "a call");
+      }
     }
   }
 
   bool sweep(Round round) {
     bool changed = false;
-    for (size_t i = 0; i < bound_.size(); ++i) changed |= visit(bound_[i], round);
-    changed |= edges();
-    for (size_t i = bound_.size(); i-- > 0;) changed |= visit(bound_[i], round);
-    changed |= edges();
+    const auto visit_op = [&](size_t i) {
+      waiting_ops_.remove(i);  // before: a change of its own tensors makes it wait again
+      changed |= visit(bound_[i], round);
+    };
+    for (size_t i = waiting_ops_.from(0); i != Waiting::kNone; i = waiting_ops_.from(i + 1)) visit_op(i);
+    changed |= visit_edges();
+    for (size_t i = waiting_ops_.below(bound_.size()); i != Waiting::kNone; i = waiting_ops_.below(i)) visit_op(i);
+    changed |= visit_edges();
     return changed;
   }
 
-  // Appends to `to` what `from` has more, dimension by dimension; true if something changed.
-  bool extend(int to_function, ValueId to, int from_function, ValueId from, const std::string& through) {
-    const ValueInfo& source = program_.functions[static_cast<size_t>(from_function)].value(from);
-    ValueInfo& target = program_.functions[static_cast<size_t>(to_function)].value(to);
+  bool visit_edges() {
     bool changed = false;
-    for (int d = 0; d < target.type.shape.rank(); ++d) {
-      changed |= grow(to_function, to, d, source.layout->atoms(d), {from_function, from, through});
+    for (size_t i = waiting_edges_.from(0); i != Waiting::kNone; i = waiting_edges_.from(i + 1)) {
+      waiting_edges_.remove(i);
+      const Edge& e = edges_[i];
+      changed |= extend(e.bf, e.b, e.af, e.a, e.through);
+      changed |= extend(e.af, e.a, e.bf, e.b, e.through);
     }
     return changed;
   }
 
-  // Makes dimension d of the value begin with `atoms` where what it has is a prefix of them and they are free.
-  bool grow(int function, ValueId value, int d, const Atoms& atoms, const Origin& origin) {
+  // Appends to `to` what `from` has more, dimension by dimension; true if something changed.
+  bool extend(int to_function, ValueId to, int from_function, ValueId from, const char* through) {
+    const ValueInfo& source = program_.functions[static_cast<size_t>(from_function)].value(from);
+    const int rank = source.type.shape.rank();
+    bool changed = false;
+    for (int d = 0; d < rank; ++d) {
+      changed |= grow(to_function, to, d, source.layout->atoms(d), from_function, from, through);
+    }
+    return changed;
+  }
+
+  // Makes dimension d of the value begin with `atoms`, which another value has, where what it has is a prefix of them and
+  // they are free.
+  bool grow(int function, ValueId value, int d, const Atoms& atoms, int from_function, ValueId from, const char* through) {
     ValueInfo& info = program_.functions[static_cast<size_t>(function)].value(value);
     DimLayout& dim = info.layout->dims[static_cast<size_t>(d)];
     if (!dim.open || atoms.size() <= dim.atoms.size()) return false;
@@ -104,97 +232,69 @@ class Propagator {
     for (size_t i = dim.atoms.size(); i < atoms.size(); ++i) {
       if (info.layout->used().has(atoms[i])) break;
       dim.atoms.push_back(atoms[i]);
-      if (origins_ != nullptr) origins_->record(function, value, atoms[i], origin);
+      if (origins_ != nullptr) origins_->record(function, value, atoms[i], {from_function, from, through});
       changed = true;
+    }
+    if (changed) {
+      const Readers& who = readers(function, value);
+      for (int i : who.ops) waiting_ops_.add(static_cast<size_t>(i));
+      for (int i : who.edges) waiting_edges_.add(static_cast<size_t>(i));
     }
     return changed;
   }
 
   bool visit(const Bound& b, Round round) {
-    if (round == Round::aligned && !b.aligned) return false;
+    if (round == Round::aligned && !b.use->aligned) return false;
     Function& f = program_.functions[static_cast<size_t>(b.function)];
     const Op& op = f.ops[static_cast<size_t>(b.op)];
-    struct Tensor {
-      ValueId value;
-      const std::vector<BoundRule::Dim>* dims;
-      FactorAtoms atoms;
+    const BoundRule& rule = *b.rule;
+    const size_t factors = rule.factors.size(), tensors = op.operands.size() + op.results.size();
+    const auto value = [&](size_t t) {
+      return t < op.operands.size() ? op.operands[t] : op.results[t - op.operands.size()];
     };
-    std::vector<Tensor> tensors;
-    const auto add = [&](ValueId v, const std::vector<BoundRule::Dim>& dims) {
-      Tensor t{v, &dims, FactorAtoms(b.rule.factors.size())};
-      pour_layout(mesh_, b.rule, dims, *f.value(v).layout, t.atoms);
-      tensors.push_back(std::move(t));
+    const auto dims = [&](size_t t) -> const std::vector<BoundRule::Dim>& {
+      return t < op.operands.size() ? rule.operands[t] : rule.results[t - op.operands.size()];
     };
-    for (size_t i = 0; i < op.operands.size(); ++i) add(op.operands[i], b.rule.operands[i]);
-    for (size_t i = 0; i < op.results.size(); ++i) add(op.results[i], b.rule.results[i]);
+    // What the layouts put on factors before anything changes: of each tensor, and of all together.
+    if (poured_.size() < tensors) poured_.resize(tensors);
+    placed_.assign(factors, AtomSet());
+    AtomSet any;
+    for (size_t t = 0; t < tensors; ++t) {
+      poured_[t].assign(factors, Atoms());
+      pour_layout(mesh_, rule, dims(t), *f.value(value(t)).layout, poured_[t]);
+      for (size_t k = 0; k < factors; ++k) placed_[k] = placed_[k] | AtomSet::of(poured_[t][k]);
+    }
+    for (AtomSet set : placed_) any = any | set;
+    if (any.empty()) return false;
 
     bool changed = false;
-    for (size_t k = 0; k < b.rule.factors.size(); ++k) {
-      const Factor& factor = b.rule.factors[k];
-      if (factor.whole) continue;
-      if (round == Round::passing && !passes(b.rule, static_cast<int>(k))) continue;
+    for (size_t k = 0; k < factors; ++k) {
+      if (rule.factors[k].whole || placed_[k].empty()) continue;
+      if (round == Round::passing && !b.use->passes[k]) continue;
       // The longest list of which all others are prefixes; where two tensors disagree, neither moves the other.
-      const Tensor* longest = nullptr;
-      bool agree = true;
-      for (const Tensor& t : tensors) {
-        if (longest == nullptr || t.atoms[k].size() > longest->atoms[k].size()) longest = &t;
+      size_t longest = 0;
+      for (size_t t = 1; t < tensors; ++t) {
+        if (poured_[t][k].size() > poured_[longest][k].size()) longest = t;
       }
-      if (longest == nullptr || longest->atoms[k].empty()) continue;
-      const Atoms& atoms = longest->atoms[k];
-      for (const Tensor& t : tensors) {
-        if (!b.rule.in(*t.dims, static_cast<int>(k))) continue;
-        agree = agree && std::equal(t.atoms[k].begin(), t.atoms[k].end(), atoms.begin());
+      const Atoms& atoms = poured_[longest][k];
+      bool agree = true;
+      for (size_t t = 0; t < tensors; ++t) {
+        if (b.use->tensors[t][k]) agree = agree && std::equal(poured_[t][k].begin(), poured_[t][k].end(), atoms.begin());
       }
       // An axis that another factor has elsewhere in this op would have to be moved.
-      for (const Tensor& t : tensors) {
-        for (size_t other = 0; other < t.atoms.size(); ++other) {
-          if (other != k && !(AtomSet::of(t.atoms[other]) & AtomSet::of(atoms)).empty()) agree = false;
-        }
+      const AtomSet set = AtomSet::of(atoms);
+      for (size_t other = 0; other < factors; ++other) {
+        if (other != k && !(placed_[other] & set).empty()) agree = false;
       }
       if (!agree) continue;
-      for (const Tensor& t : tensors) {
-        if (!b.rule.in(*t.dims, static_cast<int>(k)) || t.atoms[k].size() >= atoms.size()) continue;
-        FactorAtoms wanted = t.atoms;
-        wanted[k] = atoms;
-        if (!illegal_split(mesh_, b.rule, wanted).empty()) continue;
-        const Layout layout = layout_from_factors(*t.dims, wanted);
+      for (size_t t = 0; t < tensors; ++t) {
+        if (!b.use->tensors[t][k] || poured_[t][k].size() >= atoms.size()) continue;
+        wanted_ = poured_[t];
+        wanted_[k] = atoms;
+        if (!illegal_split(mesh_, rule, wanted_).empty()) continue;
+        const Layout layout = layout_from_factors(dims(t), wanted_);
         for (int d = 0; d < layout.rank(); ++d) {
-          changed |= grow(b.function, t.value, d, layout.atoms(d), {b.function, longest->value, "op"});
-        }
-      }
-    }
-    return changed;
-  }
-
-  static bool passes(const BoundRule& rule, int factor) {
-    if (!rule.in_operands(factor)) return false;
-    for (const auto& dims : rule.results) {
-      if (rule.in(dims, factor)) return true;
-    }
-    return false;
-  }
-
-  // Calls and in-place returns are identities between functions.
-  bool edges() {
-    bool changed = false;
-    for (size_t fi = 0; fi < program_.functions.size(); ++fi) {
-      const int function = static_cast<int>(fi);
-      const Function& f = program_.functions[fi];
-      const auto both = [&](int af, ValueId a, int bf, ValueId b, const char* through) {
-        changed |= extend(bf, b, af, a, through);
-        changed |= extend(af, a, bf, b, through);
-      };
-      for (const Return& r : f.returns) {
-        if (r.in_place != ValueId::none) both(function, r.value, function, r.in_place, "an in-place return");
-      }
-      for (const Op& op : f.ops) {
-        if (op.kind != Op::call && op.kind != Op::repeat) continue;
-        const Function& callee = program_.functions[static_cast<size_t>(op.callee)];
-        for (size_t a = 0; a < op.operands.size(); ++a) {
-          if (op.operands[a] != ValueId::none) both(function, op.operands[a], op.callee, callee.params[a], "a call");
-        }
-        for (size_t r = 0; r < op.results.size(); ++r) {
-          both(function, op.results[r], op.callee, callee.returns[r].value, "a call");
+          changed |= grow(b.function, value(t), d, layout.atoms(d), b.function, value(longest), "op");
         }
       }
     }
@@ -204,7 +304,15 @@ class Propagator {
   Program program_;
   const Mesh mesh_;
   Origins* origins_;
-  std::vector<Bound> bound_;
+  std::vector<Bound> bound_;  // in the order of functions and ops
+  std::vector<Edge> edges_;
+  std::vector<std::vector<Readers>> readers_;  // of each value of each function
+  absl::flat_hash_map<const BoundRule*, std::unique_ptr<const RuleUse>> uses_;  // only looked up
+  Waiting waiting_ops_, waiting_edges_;
+  // Of the op that is visited.
+  std::vector<FactorAtoms> poured_;  // of each tensor
+  std::vector<AtomSet> placed_;      // of each factor
+  FactorAtoms wanted_;
 };
 
 }  // namespace

@@ -8,9 +8,8 @@
 //   origins.of(function, value, atom)   // "block.0.wq, by plan line 4" or "op %q = einsum ..."
 #pragma once
 
-#include <map>
 #include <string>
-#include <tuple>
+#include <vector>
 
 #include "meshard/ir/program.h"
 
@@ -26,13 +25,17 @@ struct Origin {
 
 class Origins {
  public:
-  void record(int function, ValueId value, AtomId atom, Origin origin) { map_.emplace(std::tuple(function, value, atom), std::move(origin)); }
+  void record(int function, ValueId value, AtomId atom, Origin origin);  // the first one for an axis counts
   const Origin* find(int function, ValueId value, AtomId atom) const;
   // The pinned value that an axis comes from, followed back: "%down.use".
   std::string source(const Program& program, int function, ValueId value, AtomId atom) const;
 
  private:
-  std::map<std::tuple<int, ValueId, AtomId>, Origin> map_;
+  struct Entry {
+    AtomId atom = 0;
+    Origin origin;
+  };
+  std::vector<std::vector<std::vector<Entry>>> entries_;  // by function and value
 };
 
 // Requires a mesh. Leaves every value with a closed layout. Nothing becomes pending that was not pinned so: partition
