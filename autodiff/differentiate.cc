@@ -72,6 +72,7 @@ std::vector<Value> gradients(Trace& trace, Value loss, const std::vector<Value>&
   builder.set_source(place);
 
   const std::vector<ValueId> renumbered = prune(f, found, {.first = first});
+  builder.names_changed();
   std::vector<Value> out;
   for (ValueId v : found) out.emplace_back(&builder, renumbered[index(v)]);
   return out;

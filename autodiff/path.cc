@@ -69,7 +69,7 @@ std::vector<bool> reaches(const Function& f, const std::vector<ValueId>& of) {
   return out;
 }
 
-std::string free_name(const Function& a, const Function* b, const std::string& wanted) {
+std::string free_name(const Builder& a, const Builder* b, const std::string& wanted) {
   const auto taken = [&](const std::string& name) {
     return a.find(name) != ValueId::none || (b != nullptr && b->find(name) != ValueId::none);
   };

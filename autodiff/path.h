@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "meshard/ir/program.h"
+#include "meshard/ir/trace.h"
 
 namespace meshard {
 
@@ -30,6 +30,6 @@ class Dependence {
 std::vector<bool> reaches(const Function& f, const std::vector<ValueId>& of);
 
 // The function's name, and if that is taken in `a` or `b`, the name with .1, .2 ... appended. `b` may be null.
-std::string free_name(const Function& a, const Function* b, const std::string& wanted);
+std::string free_name(const Builder& a, const Builder* b, const std::string& wanted);
 
 }  // namespace meshard

@@ -44,9 +44,8 @@ bool Reverse::wants(ValueId v) const {
 }
 
 void Reverse::rename(Value value, std::string wanted) {
-  ValueInfo& named = target_->function().value(value.id());
-  named.name.clear();
-  named.name = free_name(target_->function(), same_ ? nullptr : primal_, wanted);
+  target_->rename(value.id(), "");  // its own name is free
+  target_->rename(value.id(), free_name(*target_, same_ ? nullptr : &trace_->builder(primal_index_), wanted));
 }
 
 // Names are unique over a function and its vjp function together: calls of both under one prefix are inlined side by
@@ -55,7 +54,7 @@ void Reverse::separate_names(size_t values_before) {
   if (same_) return;
   Function& g = target_->function();
   for (size_t v = values_before; v < g.values.size(); ++v) {
-    if (g.values[v].op >= 0 && primal_->find(g.values[v].name) != ValueId::none)
+    if (g.values[v].op >= 0 && trace_->builder(primal_index_).find(g.values[v].name) != ValueId::none)
       rename(Value(target_, static_cast<ValueId>(v)), g.values[v].name);
   }
 }
@@ -82,7 +81,7 @@ Value Reverse::primal(ValueId v) {
     }
     return copies_[v];
   }
-  const ValueId other = target_->function().find(known.name);
+  const ValueId other = target_->find(known.name);
   if (other != ValueId::none) rename(Value(target_, other), known.name);
   return copies_[v] = target_->param(known.name, known.type, {}, known.below);
 }
@@ -172,7 +171,7 @@ std::vector<Reverse::Term> Reverse::call(size_t at) {
   std::string prefix = op.prefix;
   const auto taken = [&](const std::string& candidate) {
     return std::any_of(g.returns.begin(), g.returns.end(), [&](const Return& r) {
-      return target_->function().find(join_name(candidate, g.value(r.value).name)) != ValueId::none;
+      return target_->find(join_name(candidate, g.value(r.value).name)) != ValueId::none;
     });
   };
   for (int k = 1; taken(prefix); ++k) prefix = join_name(op.prefix, std::to_string(k));

@@ -58,7 +58,7 @@ void Straightened::unroll(int function, size_t at) {
       for (size_t r = 0; r < loop.results.size(); ++r) {
         ValueInfo value = f.value(loop.results[r]);
         value.name =
-            free_name(f, nullptr, join_name(call.prefix, overwriting.value(overwriting.returns[r].value).name));
+            free_name(trace_->builder(function), nullptr, join_name(call.prefix, overwriting.value(overwriting.returns[r].value).name));
         call.results[r] = static_cast<ValueId>(f.values.size());
         f.values.push_back(std::move(value));
       }

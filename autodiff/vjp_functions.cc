@@ -129,6 +129,7 @@ VjpFunction VjpFunctions::make(int callee, const std::vector<bool>& needed, cons
   std::sort(order.begin(), order.end());
   for (size_t i = 0; i < order.size(); ++i) g.params[i] = order[i].second;
   prune(g, returned, {.first = 0, .parameters = true, .late = reverse.made_again()});
+  builder.names_changed();
 
   std::vector<ValueId> residuals;
   for (ValueId p : g.params) {
@@ -144,15 +145,17 @@ void VjpFunctions::return_also(int function, const std::vector<ValueId>& values)
   Program& program = trace_->building();
   Function& f = program.functions[static_cast<size_t>(function)];
   for (ValueId v : values) f.returns.push_back({v});
-  for (Function& caller : program.functions) {
+  for (size_t c = 0; c < program.functions.size(); ++c) {
+    Function& caller = program.functions[c];
+    Builder& names = trace_->builder(static_cast<int>(c));
     for (size_t i = 0; i < caller.ops.size(); ++i) {
       if (caller.ops[i].callee != function) continue;
       for (ValueId v : values) {
         ValueInfo result;
         result.name = join_name(caller.ops[i].prefix, f.value(v).name);
         // A call's results are called after the callee's: another value of that name gives way.
-        const ValueId other = caller.find(result.name);
-        if (other != ValueId::none) caller.value(other).name = free_name(caller, nullptr, result.name);
+        const ValueId other = names.find(result.name);
+        if (other != ValueId::none) names.rename(other, free_name(names, nullptr, result.name));
         result.type = f.value(v).type;
         result.below = f.value(v).below;
         result.op = static_cast<int>(i);

@@ -1,7 +1,9 @@
 // Value and Builder: ops appended to one function.
 #include <algorithm>
 
+#include "absl/container/flat_hash_map.h"
 #include "fmt/format.h"
+#include "meshard/ir/runs.h"
 #include "meshard/ir/signature.h"
 #include "meshard/ir/trace.h"
 
@@ -50,10 +52,10 @@ Value Value::named(std::string_view name) const {
                     fmt::format("%{} is a result of a call and can't be renamed to %{}; name it inside func {}",
                                 info.name, name, callee));
   }
-  info.name = builder_->fresh_name(name);
+  builder_->rename(id_, builder_->fresh_name(name));
   if (op.results[0] != id_) return *this;
   for (size_t r = 1; r < op.results.size(); ++r) {
-    f.value(op.results[r]).name = builder_->fresh_name(join_name(info.name, result_suffix(*op.def, r)));
+    builder_->rename(op.results[r], builder_->fresh_name(join_name(info.name, result_suffix(*op.def, r))));
   }
   return *this;
 }
@@ -78,7 +80,7 @@ void Builder::check_owned(const Value& value, std::string_view what, const Place
 
 Value Builder::param(std::string_view name, Type type, ParamInfo info, int64_t below) {
   Function& f = function();
-  if (f.find(name) != ValueId::none)
+  if (find(name) != ValueId::none)
     throw UserError(source_, fmt::format("func {} has a value %{} already", f.name, name));
   const ValueId id = add_value(std::string(name), std::move(type), -1, source_);
   f.value(id).below = below;
@@ -174,7 +176,7 @@ std::vector<Value> Builder::emit_call(Op op, const std::vector<Value>& arguments
   for (const Return& r : callee.returns) {
     const ValueInfo& made = callee.value(r.value);
     std::string name = join_name(op.prefix, base_name(made.name));
-    if (function().find(name) != ValueId::none) {
+    if (find(name) != ValueId::none) {
       fail(fmt::format("func {} has a value %{} already; a call needs a prefix of its own", function().name, name));
     }
     const ValueId id = add_value(std::move(name), made.type, number, op.source);
@@ -208,28 +210,52 @@ void Builder::result(Value value, Value in_place) {
   f.returns.push_back(r);
 }
 
-std::string Builder::fresh_name(std::string_view wanted) const {
-  // One pass over the function: whether the name is taken, and which numbers behind it.
-  bool taken = false;
-  std::vector<int64_t> numbers;
-  for (const ValueInfo& v : function().values) {
-    const std::string_view name = v.name;
-    if (!name.starts_with(wanted)) continue;
-    if (name.size() == wanted.size()) taken = true;
-    if (name.size() < wanted.size() + 2 || name.size() > wanted.size() + 10 || name[wanted.size()] != '.') continue;
-    int64_t number = 0;
-    bool digits = name[wanted.size() + 1] != '0';
-    for (char c : name.substr(wanted.size() + 1)) {
-      digits = digits && c >= '0' && c <= '9';
-      number = number * 10 + (c - '0');
-    }
-    if (digits) numbers.push_back(number);
+// Values are only appended, but for rename(): what stands behind `known` is new.
+struct Builder::Names {
+  size_t known = 0;
+  absl::flat_hash_map<std::string, ValueId> ids;   // only looked up
+  absl::flat_hash_map<std::string, int64_t> free;  // of X: no X.k with a lower k is free; only looked up
+
+  void learn(const Function& f) {
+    if (known > f.values.size()) *this = Names();
+    for (; known < f.values.size(); ++known) ids.try_emplace(f.values[known].name, static_cast<ValueId>(known));
   }
-  if (!taken) return std::string(wanted);
-  std::sort(numbers.begin(), numbers.end());
-  int64_t free = 1;
-  for (int64_t n : numbers) free += n == free ? 1 : 0;
-  return fmt::format("{}.{}", wanted, free);
+};
+
+Builder::Builder(Program& program, int function)
+    : program_(&program), function_(function), names_(std::make_shared<Names>()) {}
+
+void Builder::names_changed() { *names_ = Names(); }
+
+ValueId Builder::find(std::string_view name) const {
+  names_->learn(function());
+  const auto found = names_->ids.find(absl::string_view(name.data(), name.size()));
+  return found == names_->ids.end() ? ValueId::none : found->second;
+}
+
+void Builder::rename(ValueId value, std::string name) {
+  names_->learn(function());
+  std::string& old = function().value(value).name;
+  if (const auto found = names_->ids.find(old); found != names_->ids.end() && found->second == value) {
+    names_->ids.erase(found);
+  }
+  const size_t point = old.rfind('.');
+  if (point != std::string::npos) {
+    const auto free = names_->free.find(absl::string_view(old.data(), point));
+    const std::optional<int64_t> number = part_number(std::string_view(old).substr(point + 1));
+    if (free != names_->free.end() && number) free->second = std::min(free->second, std::max<int64_t>(1, *number));
+  }
+  names_->ids.try_emplace(name, value);
+  old = std::move(name);
+}
+
+std::string Builder::fresh_name(std::string_view wanted) const {
+  if (find(wanted) == ValueId::none) return std::string(wanted);
+  int64_t& free = names_->free.try_emplace(std::string(wanted), 1).first->second;
+  for (;; ++free) {
+    std::string name = fmt::format("{}.{}", wanted, free);
+    if (!names_->ids.contains(name)) return name;
+  }
 }
 
 namespace {

@@ -19,7 +19,7 @@ Value Scope::input(std::string_view name, Dtype dtype, Shape shape, int64_t belo
         place, fmt::format("input {} is declared inside func {}; declare it in main and pass it as an argument", name,
                            f.name));
   }
-  if (f.find(name) != ValueId::none)
+  if (builder().find(name) != ValueId::none)
     throw UserError(place, fmt::format("func {} has a value %{} already", f.name, name));
   const Value value = builder().param(name, {dtype, std::move(shape)}, {}, below);
   f.value(value.id()).source = place;
@@ -37,7 +37,7 @@ Value Scope::param(std::string_view name, Shape shape, Init init, Where where) c
 Value Scope::declare(std::string_view name, const Type& type, Init init, const Place& place) const {
   Builder& here = builder();
   Function& f = here.function();
-  const ValueId id = f.find(name);
+  const ValueId id = here.find(name);
   if (id == ValueId::none) {
     ParamInfo info;
     info.kind = ParamInfo::param;

@@ -12,6 +12,7 @@
 
 #include <deque>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <source_location>
 #include <string>
@@ -49,7 +50,7 @@ class Value {
 // Appends ops to one function, inferring types. Names are unique in the function.
 class Builder {
  public:
-  Builder(Program& program, int function) : program_(&program), function_(function) {}
+  Builder(Program& program, int function);
 
   Program& program() const { return *program_; }
   Function& function() const { return program_->functions[static_cast<size_t>(function_)]; }
@@ -75,7 +76,13 @@ class Builder {
   // Returns the value; with `in_place`, a parameter of equal type, in that one's memory.
   void result(Value value, Value in_place = {});
 
+  // As Function::find, in constant time.
+  ValueId find(std::string_view name) const;
+  // `wanted`, or wanted.1, wanted.2 ..., the first that no value has.
   std::string fresh_name(std::string_view wanted) const;
+  // Gives a value another name, unchecked. Who renames or takes out values of the function otherwise says names_changed().
+  void rename(ValueId value, std::string name);
+  void names_changed();
   // Throws UserError unless `value`, called `what` in the message, is one of this function.
   void check_owned(const Value& value, std::string_view what, const Place& place) const;
   // Used as the place of ops that give none: the pass or vjp that is at work sets the primal's place.
@@ -86,9 +93,11 @@ class Builder {
   ValueId add_value(std::string name, Type type, int op, const Place& source);
   std::vector<Value> emit_call(Op op, const std::vector<Value>& arguments);
 
+  struct Names;
   Program* program_;
   int function_;
   Place source_;
+  std::shared_ptr<Names> names_;  // an index of what the function has; copies of a builder share it
 };
 
 // "model.cc:12", of the file without its folder, so that programs do not depend on where they were built.

@@ -134,9 +134,10 @@ class Accumulation {
     const Function& micro = trace_.building().functions[static_cast<size_t>(op.callee)];
     const std::vector<ValueId> results = op.results;
     prune(f, results, {.first = first});
+    main.names_changed();
 
     Accumulated out;
-    const auto find = [&](const std::string& name) { return Value(&main, f.find(name)); };
+    const auto find = [&](const std::string& name) { return Value(&main, main.find(name)); };
     MESHARD_CHECK(micro.returns.size() == 1 + params_.size(), "a loop returns its sums");
     out.loss = find("loss");
     for (const Value& p : params_) {

@@ -1,13 +1,15 @@
 #include "meshard/models/groups.h"
 
-#include <algorithm>
+#include <map>
 
 #include "meshard/base/error.h"
 
 namespace meshard {
 namespace {
 
-void add_calls(const Function& f, const Program& program, const std::vector<Value>& params, std::vector<bool>& placed,
+using Numbers = std::map<std::string, size_t, std::less<>>;  // of parameters, by name
+
+void add_calls(const Function& f, const Program& program, const Numbers& params, std::vector<bool>& placed,
                std::vector<ParamGroup>& groups) {
   for (const Op& op : f.ops) {
     if (op.callee < 0) continue;
@@ -20,10 +22,9 @@ void add_calls(const Function& f, const Program& program, const std::vector<Valu
     ParamGroup group{op.callee, op.prefix, {}, {}};
     for (ValueId p : callee.params) {
       const std::string& name = callee.value(p).name;
-      const auto at = std::find_if(params.begin(), params.end(),
-                                   [&](const Value& v) { return v.name() == join_name(op.prefix, name); });
-      const auto i = static_cast<size_t>(at - params.begin());
-      if (at == params.end() || placed[i]) continue;
+      const auto at = params.find(join_name(op.prefix, name));
+      if (at == params.end() || placed[at->second]) continue;
+      const size_t i = at->second;
       placed[i] = true;
       group.members.push_back(i);
       group.names.push_back(name);
@@ -41,7 +42,9 @@ std::string name_under(const std::string& prefix, const std::string& name) {
 std::vector<ParamGroup> group_params(const Program& program, const Function& main, const std::vector<Value>& params) {
   std::vector<ParamGroup> groups(1);
   std::vector<bool> placed(params.size(), false);
-  add_calls(main, program, params, placed, groups);
+  Numbers numbers;
+  for (size_t i = 0; i < params.size(); ++i) numbers.try_emplace(params[i].name(), i);
+  add_calls(main, program, numbers, placed, groups);
   for (size_t i = 0; i < params.size(); ++i) {
     if (placed[i]) continue;
     groups[0].members.push_back(i);
@@ -63,7 +66,7 @@ std::vector<Value> call_group(Builder& caller, int function, const ParamGroup& g
   const Function& callee = caller.program().functions[static_cast<size_t>(function)];
   for (size_t p = given.size(); p < callee.params.size(); ++p) {
     const std::string name = join_name(group.prefix, callee.value(callee.params[p]).name);
-    const ValueId v = caller.function().find(name);
+    const ValueId v = caller.find(name);
     MESHARD_CHECK(v != ValueId::none, "no value %" + name);
     given.emplace_back(&caller, v);
   }

@@ -61,7 +61,7 @@ class AdamW {
 
  private:
   Value find(const std::string& name) {
-    const ValueId v = main_.function().find(name);
+    const ValueId v = main_.find(name);
     MESHARD_CHECK(v != ValueId::none, "no value %" + name);
     return {&main_, v};
   }
@@ -94,7 +94,7 @@ class AdamW {
       const std::string name = name_under(group.prefix, gradient.name());
       // A gradient that several parameters share has one name.
       gradients.push_back(
-          b.param(b.function().find(name) == ValueId::none ? name : group.names[k] + ".grad", gradient.type()));
+          b.param(b.find(name) == ValueId::none ? name : group.names[k] + ".grad", gradient.type()));
     }
     for (size_t k = 0; k < group.members.size(); ++k) {
       totals.push_back(meshard::total(gradients[k]).named(group.names[k] + ".total"));

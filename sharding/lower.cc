@@ -57,7 +57,7 @@ void copy_lowered(Program& out, const Function& source, const std::vector<bool>&
       const Value made = lowering.results()[r];
       MESHARD_CHECK(made.type() == old.type, "a lowering keeps the types of its op");
       ValueInfo& value = f.value(made.id());
-      value.name = old.name;
+      builder.rename(made.id(), old.name);
       if (old.pinned) {
         value.layout = old.layout;
         value.pinned = true;
