@@ -1,11 +1,13 @@
 #include "meshard/runtime/device.h"
 
+#include <absl/container/flat_hash_map.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <set>
 
-#include "meshard/ir/rule.h"
+#include "meshard/ir/signature.h"
+#include "meshard/sharding/device_sum.h"
 
 namespace meshard {
 namespace {
@@ -119,8 +121,17 @@ CollectiveStep plan_collective(const Mesh& mesh, const Flat& flat, const FlatSte
   }
 }
 
-KernelSpec kernel_spec(const Mesh& mesh, const Flat& flat, const FlatStep& step, Rank rank, int threads) {
+namespace {
+
+// The rule of a step's op and, for each factor, the block of it that a device has.
+struct OpBlocks {
+  const BoundRule* rule = nullptr;
+  std::vector<Block> factors;
+};
+
+OpBlocks op_blocks(const Program& local, const Flat& flat, const FlatStep& step, Rank rank) {
   const Op& op = *step.op;
+  const Mesh& mesh = *local.mesh;
   std::vector<Type> operands, results;
   std::vector<Layout> operand_layouts, result_layouts;
   for (int v : step.operands) {
@@ -131,18 +142,22 @@ KernelSpec kernel_spec(const Mesh& mesh, const Flat& flat, const FlatStep& step,
     results.push_back(flat.values[static_cast<size_t>(v)].type);
     result_layouts.push_back(flat.values[static_cast<size_t>(v)].layout);
   }
-  const BoundRule rule = bind_rule(*op.def, op.attributes, operands, results, op.source);
+  OpBlocks out{&local.signatures->get(*op.def, op.attributes, operands, results, op.source).rule, {}};
   std::string why;
-  const auto split = find_split(mesh, *op.def, rule, operand_layouts, result_layouts, &why);
+  const auto split = find_split(mesh, *op.def, *out.rule, operand_layouts, result_layouts, &why);
   MESHARD_CHECK(split.has_value(), fmt::format("{}: {}", step.place, why));
-  KernelSpec spec;
-  spec.attributes = &op.attributes;
-  spec.threads = threads;
-  for (size_t k = 0; k < rule.factors.size(); ++k) {
+  for (size_t k = 0; k < out.rule->factors.size(); ++k) {
     const Atoms& atoms = split->atoms[k];
-    const Block b = block(rule.factors[k].size, mesh.parts(atoms), mesh.position(rank, atoms));
-    spec.factors.push_back({{}, b.size, rule.factors[k].size, b.begin});
+    out.factors.push_back(block(out.rule->factors[k].size, mesh.parts(atoms), mesh.position(rank, atoms)));
   }
+  return out;
+}
+
+KernelSpec kernel_spec(const OpBlocks& blocks, const Flat& flat, const FlatStep& step, int threads) {
+  const BoundRule& rule = *blocks.rule;
+  KernelSpec spec;
+  spec.attributes = &step.op->attributes;
+  spec.threads = threads;
   for (size_t i = 0; i < step.operands.size(); ++i) {
     const FlatValue& v = flat.values[static_cast<size_t>(step.operands[i])];
     spec.operands.push_back({{v.type.dtype, v.local}, rule.operands[i]});
@@ -151,13 +166,13 @@ KernelSpec kernel_spec(const Mesh& mesh, const Flat& flat, const FlatStep& step,
     const FlatValue& v = flat.values[static_cast<size_t>(step.results[i])];
     spec.results.push_back({{v.type.dtype, v.local}, rule.results[i]});
   }
-  // The names are the kernel's only while it prepares; they live in the rule.
-  for (size_t k = 0; k < rule.factors.size(); ++k) spec.names.push_back(rule.factors[k].name);
-  for (size_t k = 0; k < rule.factors.size(); ++k) spec.factors[k].name = spec.names[k];
+  // The names are the kernel's only while it prepares.
+  for (size_t k = 0; k < rule.factors.size(); ++k) {
+    spec.names.push_back(rule.factors[k].name);
+    spec.factors.push_back({spec.names[k], blocks.factors[k].size, rule.factors[k].size, blocks.factors[k].begin});
+  }
   return spec;
 }
-
-namespace {
 
 std::shared_ptr<const Prepared> prepare(const KernelSpec& spec, const Op& op, const ExecutorOptions& options) {
   Prepared p;
@@ -169,8 +184,43 @@ std::shared_ptr<const Prepared> prepare(const KernelSpec& spec, const Op& op, co
   return std::make_shared<const Prepared>(std::move(p));
 }
 
+// What was prepared for the ops of a program, to be used again: for all calls of a function, and for ops that are alike in
+// signature and blocks.
+class Preparations {
+ public:
+  Preparations(const Program& local, const ExecutorOptions& options) : local_(local), options_(options) {}
+
+  std::shared_ptr<const Prepared> kernel(const Flat& flat, const FlatStep& step, Rank rank) {
+    std::shared_ptr<const Prepared>& of_op = of_op_[{step.op, rank}];
+    if (of_op != nullptr) return of_op;
+    const OpBlocks blocks = op_blocks(local_, flat, step, rank);
+    std::pair<const BoundRule*, std::vector<int64_t>> key{blocks.rule, {}};
+    for (const Block& b : blocks.factors) {
+      key.second.push_back(b.begin);
+      key.second.push_back(b.size);
+    }
+    std::shared_ptr<const Prepared>& alike = alike_[key];
+    if (alike == nullptr) alike = prepare(kernel_spec(blocks, flat, step, options_.threads), *step.op, options_);
+    return of_op = alike;
+  }
+
+  const CollectiveStep& collective(const Flat& flat, const FlatStep& step, Rank rank) {
+    std::unique_ptr<CollectiveStep>& made = collectives_[{step.op, rank}];
+    if (made == nullptr) made = std::make_unique<CollectiveStep>(plan_collective(*local_.mesh, flat, step, rank));
+    return *made;
+  }
+
+ private:
+  const Program& local_;
+  const ExecutorOptions options_;
+  // Only looked up.
+  absl::flat_hash_map<std::pair<const Op*, Rank>, std::shared_ptr<const Prepared>> of_op_;
+  absl::flat_hash_map<std::pair<const BoundRule*, std::vector<int64_t>>, std::shared_ptr<const Prepared>> alike_;
+  absl::flat_hash_map<std::pair<const Op*, Rank>, std::unique_ptr<CollectiveStep>> collectives_;
+};
+
 // Everything but the kernels and the memory plan.
-PlannedDevice outline(const Program& local, Rank rank) {
+PlannedDevice outline(const Program& local, Rank rank, Preparations& known) {
   PlannedDevice d;
   d.rank = rank;
   d.flat = flatten(local, rank);
@@ -180,21 +230,18 @@ PlannedDevice outline(const Program& local, Rank rank) {
   for (size_t i = 0; i < d.flat.steps.size(); ++i) {
     const FlatStep& step = d.flat.steps[i];
     if (step.kind != FlatStep::collective) continue;
-    d.collectives[i] = std::make_unique<CollectiveStep>(plan_collective(*local.mesh, d.flat, step, rank));
+    d.collectives[i] = std::make_unique<CollectiveStep>(known.collective(d.flat, step, rank));
     d.scratch_bytes[i] = d.collectives[i]->staging_bytes();
   }
   return d;
 }
 
-void complete(PlannedDevice& d, const Mesh& mesh, const ExecutorOptions& options) {
-  KernelCache cache;
+void complete(PlannedDevice& d, Preparations& known) {
   for (size_t i = 0; i < d.flat.steps.size(); ++i) {
     const FlatStep& step = d.flat.steps[i];
     if (step.kind != FlatStep::kernel) continue;
-    std::shared_ptr<const Prepared>& kernel = cache[step.op];
-    if (kernel == nullptr) kernel = prepare(kernel_spec(mesh, d.flat, step, d.rank, options.threads), *step.op, options);
-    d.kernels[i] = kernel;
-    d.scratch_bytes[i] = kernel->workspace_bytes;
+    d.kernels[i] = known.kernel(d.flat, step, d.rank);
+    d.scratch_bytes[i] = d.kernels[i]->workspace_bytes;
   }
   d.memory = plan_memory(d.flat, d.scratch_bytes);
 }
@@ -207,16 +254,38 @@ std::vector<int64_t> sizes(const PlannedDevice& d) {
   return out;
 }
 
-// All devices of a mesh up to 64. Of a larger one those first or last on every axis: blocks are largest and smallest there.
-std::vector<Rank> devices_to_plan(const Mesh& mesh) {
-  std::vector<Rank> out;
-  for (int32_t r = 0; r < mesh.size(); ++r) {
-    bool corner = true;
-    const std::vector<int64_t> coordinate = mesh.coordinate(Rank{r});
-    for (size_t a = 0; a < coordinate.size(); ++a) {
-      corner = corner && (coordinate[a] == 0 || coordinate[a] == mesh.axes()[a].size - 1);
+// The atoms on which the sizes of a device's values and staging areas depend, and which steps it runs.
+AtomSet sizes_by(const Program& local) {
+  const Mesh& mesh = *local.mesh;
+  AtomSet out;
+  for (const Function& f : local.functions) {
+    for (const ValueInfo& v : f.values) out = out | blocks_differ_by(mesh, v.type.shape, *v.layout);
+    for (const Op& op : f.ops) {
+      for (const auto& [axis, at] : op.guard) out = out | AtomSet::of(mesh.axes()[static_cast<size_t>(axis)].atoms);
+      if (op.kind != Op::apply || !op.def->collective) continue;
+      // Where a piece has several holders, who sends it to whom depends on all coordinates that take part.
+      const Layout &from = *f.value(op.operands[0]).layout, &to = *f.value(op.results[0]).layout;
+      const ReshardStep step = step_of(*op.def->collective, op.over, from, to);
+      const bool even_pairs = step.kind == Collective::all_to_all;
+      const bool pairs = even_pairs || step.kind == Collective::permute || step.kind == Collective::exchange;
+      if (pairs && !even_pairs) out = out | op.over | from.used() | to.used();
     }
-    if (mesh.size() <= 64 || corner) out.push_back(Rank{r});
+  }
+  return out;
+}
+
+// One device of each kind where there are at most 64 kinds; else those first or last on every axis along which devices
+// differ: blocks are largest and smallest there.
+std::vector<Rank> devices_to_plan(const Program& local) {
+  const Mesh& mesh = *local.mesh;
+  const AtomSet by = sizes_by(local);
+  if (mesh.parts(by) <= 64) return ranks_along(mesh, by);
+  std::vector<Rank> out{Rank{0}};
+  for (const Axis& axis : mesh.axes()) {
+    if ((AtomSet::of(axis.atoms) & by).empty()) continue;
+    int64_t last = 0;
+    for (AtomId atom : axis.atoms) last += (mesh.atom_size(atom) - 1) * mesh.stride(atom);
+    for (size_t i = 0, n = out.size(); i < n; ++i) out.push_back(Rank{static_cast<int32_t>(index(out[i]) + last)});
   }
   return out;
 }
@@ -224,8 +293,9 @@ std::vector<Rank> devices_to_plan(const Mesh& mesh) {
 }  // namespace
 
 PlannedDevice plan_device(const Program& local, Rank rank, const ExecutorOptions& options) {
-  PlannedDevice d = outline(local, rank);
-  complete(d, *local.mesh, options);
+  Preparations known(local, options);
+  PlannedDevice d = outline(local, rank, known);
+  complete(d, known);
   return d;
 }
 
@@ -234,10 +304,11 @@ int64_t largest_peak_bytes(const Program& local, int threads) {
   // sizes, and a collective may need staging on one device only.
   int64_t largest = 0;
   std::set<std::vector<int64_t>> seen;
-  for (Rank rank : devices_to_plan(*local.mesh)) {
-    PlannedDevice d = outline(local, rank);
+  Preparations known(local, {.threads = threads});
+  for (Rank rank : devices_to_plan(local)) {
+    PlannedDevice d = outline(local, rank, known);
     if (!seen.insert(sizes(d)).second) continue;
-    complete(d, *local.mesh, {.threads = threads});
+    complete(d, known);
     largest = std::max(largest, d.memory.peak_bytes());
   }
   return largest;

@@ -2,7 +2,6 @@
 // Internal to runtime/.
 #pragma once
 
-#include <map>
 #include <memory>
 #include <vector>
 
@@ -15,9 +14,6 @@
 #include "meshard/runtime/memory.h"
 
 namespace meshard {
-
-// Kernels that were prepared for an op, reused by all calls of the function it stands in.
-using KernelCache = std::map<const Op*, std::shared_ptr<const Prepared>>;
 
 // A rectangle copied between a value and a staging area, or two values.
 struct RectCopy {
@@ -46,9 +42,6 @@ CollectiveStep plan_collective(const Mesh& mesh, const Flat& flat, const FlatSte
 CollectiveStep plan_message(const Mesh& mesh, const Flat& flat, const FlatStep& step, Rank rank);
 // What the step does to value `i`.
 ReshardStep reshard_step(const Flat& flat, const FlatStep& step, size_t i);
-
-// The kernel's spec for one op on one device.
-KernelSpec kernel_spec(const Mesh& mesh, const Flat& flat, const FlatStep& step, Rank rank, int threads);
 
 struct PlannedDevice {
   Rank rank{};

@@ -24,8 +24,8 @@ struct MemoryPlan {
 // scratch_bytes[i]: what step i needs beside its operands and results.
 MemoryPlan plan_memory(const Flat& flat, const std::vector<int64_t>& scratch_bytes);
 
-// The largest peak of a device: exact on meshes of up to 64 devices; on larger ones of the devices at the mesh's corners, which are
-// those that differ most.
+// The largest peak of a device. Devices whose blocks have equal sizes have equal plans: one of each kind is planned where
+// there are at most 64 kinds, which is exact; else those first or last on every axis along which sizes differ.
 int64_t largest_peak_bytes(const Program& local, int threads);
 
 }  // namespace meshard
