@@ -98,12 +98,14 @@ std::string Attributes::str() const {
 }
 
 Attributes Attributes::parse(Scanner& in) {
+  constexpr int kMost = 256;
   Attributes out;
   in.expect("{");
   while (!in.looking_at("}")) {
     if (!out.empty()) in.expect(",");
     const Place place = in.place();
     const std::string name = in.word("the name of an attribute");
+    if (static_cast<int>(out.list_.size()) == kMost) in.fail(place, fmt::format("an op has at most {} attributes", kMost));
     if (out.find(name) != nullptr) in.fail(place, fmt::format("attribute {} is given twice", name));
     in.expect("=");
     out.set(name, parse_value(in));

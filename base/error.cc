@@ -48,6 +48,8 @@ static size_t distance(std::string_view a, std::string_view b) {
 }
 
 std::string nearest(std::string_view word, std::span<const std::string> known) {
+  constexpr size_t kLongest = 200;  // the distance takes the square of it
+  if (word.size() > kLongest) return "";
   size_t best = word.size() / 3 + 1;
   std::string found;
   for (const std::string& candidate : known) {

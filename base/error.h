@@ -64,7 +64,8 @@ class InternalError : public std::exception {
     if (!(condition)) ::meshard::fail_check(__FILE__, __LINE__, #condition, what); \
   } while (false)
 
-// The word of `known` nearest to `word` (edit distance at most a third of its length), or "" if none is near:
+// The word of `known` nearest to `word` (edit distance at most a third of its length), or "" if none is near, or `word`
+// is longer than 200 letters:
 // nearest("modle", {"data", "model"}) == "model".
 std::string nearest(std::string_view word, std::span<const std::string> known);
 

@@ -52,6 +52,7 @@ Type Type::parse(std::string_view text) {
 }
 
 Type Type::parse(Scanner& in) {
+  constexpr int kMostDims = 64;
   const Place begin = in.place();
   const std::string word = in.word("a type such as f32[8,4]");
   Type type;
@@ -64,6 +65,7 @@ Type Type::parse(Scanner& in) {
   while (!in.looking_at("]")) {
     if (type.shape.rank() > 0) in.expect(",");
     const Place place = in.place();
+    if (type.shape.rank() == kMostDims) in.fail(place, fmt::format("a tensor has at most {} dimensions", kMostDims));
     const int64_t size = in.integer("the size of a dimension");
     if (size < 0) in.fail(place, fmt::format("dimension {} has size {}; sizes are 0 or more", type.shape.rank(), size));
     type.shape.dims.push_back(size);

@@ -43,7 +43,7 @@ struct Type {
   Shape shape;
 
   static Type parse(std::string_view text);
-  static Type parse(Scanner& in);  // throws at the place; more than 2^62 bytes is an error
+  static Type parse(Scanner& in);  // throws at the place; more than 2^62 bytes or 64 dimensions are an error
   std::string str() const;         // "f32[8,4]"
   int64_t bytes() const { return shape.elements() * size_bytes(dtype); }
   bool operator==(const Type&) const = default;

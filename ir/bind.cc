@@ -10,6 +10,7 @@ namespace meshard {
 namespace {
 
 constexpr int64_t kUnknown = -1;
+constexpr size_t kMostFactors = 1024;
 
 // Product of sizes; the largest integer where it does not fit, which no dimension has.
 int64_t times(int64_t a, int64_t b) {
@@ -90,6 +91,7 @@ class Binder {
     for (Factor& f : out_.factors) {
       if (f.name == name) return f;
     }
+    if (out_.factors.size() == kMostFactors) fail(fmt::format(": a rule has at most {} factors", kMostFactors));
     return out_.factors.emplace_back(Factor{std::string(name), kUnknown});
   }
   int number(std::string_view name) { return static_cast<int>(&factor(name) - out_.factors.data()); }

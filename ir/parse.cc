@@ -103,10 +103,11 @@ class Parser : private TextReader {
     const Place place = in_.place();
     try {
       const std::string name = function_name("the name of the function");
-      const int before = program_.find(name);
-      if (before >= 0) in_.fail(place, fmt::format("there are two functions {}", name));
-      if (program_.find("main") >= 0)
+      const auto number = static_cast<int>(program_.functions.size());
+      if (functions_.contains(name)) in_.fail(place, fmt::format("there are two functions {}", name));
+      if (functions_.contains("main"))
         in_.fail(place, fmt::format("func {} stands after func main; main must be the last", name));
+      functions_.emplace(name, number);
       program_.functions.emplace_back().name = name;
       ids_.clear();
       header();
@@ -306,7 +307,8 @@ class Parser : private TextReader {
   void call(Op op) {
     const Place place = in_.place();
     const std::string name = function_name("the name of a function");
-    op.callee = program_.find(name);
+    const auto known = functions_.find(name);
+    op.callee = known == functions_.end() ? -1 : known->second;
     const int self = static_cast<int>(program_.functions.size()) - 1;
     if (op.callee == self) in_.fail(place, fmt::format("func {} calls itself", name));
     if (op.callee < 0) {
@@ -338,6 +340,16 @@ class Parser : private TextReader {
     }
   }
 
+  // The parameters of a function above by name.
+  const absl::flat_hash_map<std::string, int>& params_of(int function) {
+    absl::flat_hash_map<std::string, int>& out = params_[function];
+    const Function& callee = program_.functions[static_cast<size_t>(function)];
+    for (size_t p = out.size(); p < callee.params.size(); ++p) {
+      out.emplace(callee.value(callee.params[p]).name, static_cast<int>(p));
+    }
+    return out;
+  }
+
   // What the text passes for each parameter of the callee.
   std::vector<Argument> arguments(Op& op) {
     const Function& callee = program_.functions[static_cast<size_t>(op.callee)];
@@ -346,7 +358,8 @@ class Parser : private TextReader {
     do {
       const Place place = in_.place();
       const std::string name = in_.word_of(".@", "a parameter of the function");
-      const int index = callee.param_index(callee.find(name));
+      const auto known = params_of(op.callee).find(name);
+      const int index = known == params_of(op.callee).end() ? -1 : known->second;
       if (index < 0) {
         std::vector<std::string> names;
         for (ValueId p : callee.params) names.push_back(callee.value(p).name);
@@ -418,6 +431,8 @@ class Parser : private TextReader {
 
   Program program_;
   absl::flat_hash_map<std::string, ValueId> ids_;  // of the function at hand; only looked up
+  absl::flat_hash_map<std::string, int> functions_;                    // by name; only looked up
+  absl::flat_hash_map<int, absl::flat_hash_map<std::string, int>> params_;  // of each function; only looked up
   int64_t values_ = 0, ops_ = 0, operands_ = 0;
 };
 

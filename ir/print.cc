@@ -178,14 +178,17 @@ class Printer {
     if (!first || !second || (*second != *first + 1 && *second != *first - 1)) return std::nullopt;
     const int64_t step = *second - *first;
 
-    size_t length = 1;
-    for (; length < ops.size() && follows(ops[length]); ++length) {
-      const int64_t number = *first + step * static_cast<int64_t>(length);
-      if (number < 0) break;
-      prefix[part] = std::to_string(number);
-      if (ops[length].prefix != join_parts(prefix)) break;
-    }
-    // What can be said of a run can be said of its beginning, so the longest is found by halving.
+    size_t length = 1;  // of a run by prefixes, as far as it was looked for
+    const auto runs_to = [&](size_t wanted) {
+      for (; length < std::min(wanted, ops.size()) && follows(ops[length]); ++length) {
+        const int64_t number = *first + step * static_cast<int64_t>(length);
+        if (number < 0) break;
+        prefix[part] = std::to_string(number);
+        if (ops[length].prefix != join_parts(prefix)) break;
+      }
+      return std::min(length, wanted);
+    };
+    // What can be said of a run can be said of its beginning: the longest is found by doubling, then by halving.
     const auto fits = [&](size_t n) {
       const CallRun run{{*first, *first + step * static_cast<int64_t>(n - 1)}, part};
       for (size_t a = 0; a < ops[0].operands.size(); ++a) {
@@ -193,7 +196,16 @@ class Printer {
       }
       return true;
     };
-    size_t low = 1, high = length;
+    size_t low = 1, high = 1;
+    for (size_t wanted = 2;; wanted *= 2) {
+      high = runs_to(wanted);
+      if (high == low) break;
+      if (!fits(high)) {
+        --high;
+        break;
+      }
+      low = high;
+    }
     while (low < high) {
       const size_t middle = (low + high + 1) / 2;
       if (fits(middle)) {

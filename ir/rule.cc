@@ -11,6 +11,8 @@ namespace {
 
 using Term = Rule::Term;
 
+constexpr size_t kMostInTensor = 128;
+
 std::string factor_name(Scanner& in) {
   if (in.accept("...")) return "...";
   return in.word("a factor, \"...\", \"1\" or \"(\"");
@@ -26,6 +28,7 @@ Term parse_term(Scanner& in) {
     if (std::find(seen.begin(), seen.end(), name) != seen.end()) {
       in.fail(place, fmt::format("{} stands twice in one tensor", name));
     }
+    if (seen.size() == kMostInTensor) in.fail(place, fmt::format("a tensor has at most {} factors", kMostInTensor));
     seen.push_back(name);
     return name;
   };

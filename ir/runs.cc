@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_join.h"
 #include "fmt/format.h"
 
@@ -49,8 +50,8 @@ std::optional<Found> find_run(std::span<const RunItem> items, size_t begin, cons
     if (next == positions.end() || next->second <= begin) continue;
     const size_t period = next->second - begin;
     bool alike = true;
-    for (size_t k = begin; k < begin + period; ++k) {
-      alike = alike && same_prefix(name, items[k].name, part) && items[k].name[part] == name[part];
+    for (size_t k = begin; k < begin + period && alike; ++k) {
+      alike = same_prefix(name, items[k].name, part) && items[k].name[part] == name[part];
     }
     int64_t rounds = alike ? 1 : 0;
     for (size_t at = begin + period; alike && at + period <= items.size(); at += period) {
@@ -175,6 +176,16 @@ NameParts split_name(std::string_view name) {
     out.back() += fmt::format("..{}", pieces[++i]);
   }
   return out;
+}
+
+bool is_value_name(std::string_view name) {
+  if (name.empty() || name.front() == '.' || name.back() == '.') return false;
+  for (size_t i = 0; i < name.size(); ++i) {
+    const char c = name[i];
+    if (c == '.' && name[i - 1] == '.') return false;
+    if (!absl::ascii_isalnum(static_cast<unsigned char>(c)) && c != '_' && c != '.' && c != '@') return false;
+  }
+  return true;
 }
 
 std::vector<std::string_view> split_at(std::string_view text, char mark) {

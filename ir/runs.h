@@ -28,6 +28,7 @@ struct Range {
 // A dotted name in parts: "block.0..11.wq" is {"block", "0..11", "wq"}. Empty if a part is empty or a range is none.
 using NameParts = std::vector<std::string>;
 NameParts split_name(std::string_view name);
+bool is_value_name(std::string_view name);  // of one value, "block.0.wq@1": words of letters, digits, _ and @; no range
 std::vector<std::string_view> split_at(std::string_view text, char mark);  // "a,,b" -> {"a", "", "b"}
 std::string join_parts(const NameParts& parts);
 std::optional<int64_t> part_number(std::string_view part);  // "12": plain decimal, no leading zero, below 10^9

@@ -48,8 +48,7 @@ std::string TextReader::value_name(std::string_view also) {
 std::string TextReader::plain_name() {
   const Place place = in_.place();
   std::string name = value_name();
-  const NameParts parts = split_name(name);
-  if (parts.empty() || find_range(parts)) in_.fail(place, fmt::format("\"%{}\" is no name of one value", name));
+  if (!is_value_name(name)) in_.fail(place, fmt::format("\"%{}\" is no name of one value", name));
   return name;
 }
 

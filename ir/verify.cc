@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "absl/container/flat_hash_map.h"
-#include "absl/strings/ascii.h"
+#include "absl/container/flat_hash_set.h"
 #include "fmt/format.h"
 #include "meshard/ir/parse.h"
 #include "meshard/ir/runs.h"
@@ -25,11 +25,11 @@ class Verifier {
     MESHARD_CHECK(program_.table != nullptr, "a program has no table of ops");
     MESHARD_CHECK(!program_.functions.empty(), "a program has no function");
     if (level_ != Level::traced && !program_.mesh) throw UserError("the program has no mesh line; layouts need one");
+    absl::flat_hash_set<absl::string_view> functions;  // only looked up
     for (size_t i = 0; i < program_.functions.size(); ++i) {
       f_ = &program_.functions[i];
       MESHARD_CHECK(!split_name(f_->name).empty(), fmt::format("\"{}\" is no name of a function", f_->name));
-      MESHARD_CHECK(program_.find(f_->name) == static_cast<int>(i),
-                    fmt::format("two functions are called {}", f_->name));
+      MESHARD_CHECK(functions.insert(f_->name).second, fmt::format("two functions are called {}", f_->name));
       function(static_cast<int>(i));
     }
   }
@@ -47,6 +47,10 @@ class Verifier {
     ValueId origin = ValueId::none;  // in whose memory it lies: the first argument of a chain of in-place calls
   };
 
+  struct Inlined {
+    int64_t ops = 0, runs = 0;
+  };
+
   const ValueInfo& value(ValueId v) const { return f_->value(v); }
   State& state(ValueId v) { return states_[index(v)]; }
   std::string name(ValueId v) const { return "%" + value(v).name; }
@@ -61,12 +65,20 @@ class Verifier {
   void function(int self) {
     states_.assign(f_->values.size(), {});
     names_.clear();
+    names_.reserve(f_->values.size());
     holders_.clear();
     structure(self);
+    std::vector<int>& numbers = param_numbers_.emplace_back(f_->values.size(), -1);
+    for (size_t p = f_->params.size(); p-- > 0;) numbers[index(f_->params[p])] = static_cast<int>(p);
+    returned_in_place_.assign(f_->values.size(), false);
+    for (const Return& r : f_->returns) {
+      if (r.in_place != ValueId::none) returned_in_place_[index(r.in_place)] = true;
+    }
     for (size_t p = 0; p < f_->params.size(); ++p) parameter(p);
     for (size_t i = 0; i < f_->ops.size(); ++i) op(f_->ops[i], static_cast<int>(i));
     returns();
     memory();
+    count_inlined();
     for (const Op& op : f_->ops) {
       if (op.start && !state(op.results[0]).waited)
         fail(op, fmt::format("{} is started, but nobody waits for it", name(op.results[0])));
@@ -113,13 +125,8 @@ class Verifier {
     MESHARD_CHECK(!state(v).exists, fmt::format("func {}: {} is made twice", f_->name, name(v)));
     MESHARD_CHECK(info.op == op,
                   fmt::format("func {}: {} is made by op {}, but says {}", f_->name, name(v), op, info.op));
-    const NameParts parts = split_name(info.name);
-    const bool printable = std::all_of(info.name.begin(), info.name.end(), [](char c) {
-      return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.' || c == '@';
-    });
-    MESHARD_CHECK(printable && !parts.empty() && !find_range(parts),
-                  fmt::format("\"{}\" is no name of a value", info.name));
-    MESHARD_CHECK(names_.emplace(info.name, v).second,
+    MESHARD_CHECK(is_value_name(info.name), fmt::format("\"{}\" is no name of a value", info.name));
+    MESHARD_CHECK(names_.insert(info.name).second,
                   fmt::format("func {}: two values are called {}", f_->name, name(v)));
     state(v).exists = true;
     state(v).made = op;
@@ -162,7 +169,7 @@ class Verifier {
     MESHARD_CHECK((info.kind == ParamInfo::state) == (info.of != ValueId::none),
                   fmt::format("{} is the state of nothing", name(v)));
     if (info.of == ValueId::none) return;
-    const int of = f_->param_index(info.of);
+    const int of = param_number(info.of);
     if (of < 0 || f_->param_info[static_cast<size_t>(of)].kind != ParamInfo::param) {
       fail(value(v).source, fmt::format("{} is the state of {}, which is no param", name(v), name(info.of)));
     }
@@ -260,7 +267,7 @@ class Verifier {
     const Function& g = callee(op);
     MESHARD_CHECK(op.operands.size() == g.params.size() && op.results.size() == g.returns.size(),
                   fmt::format("a call of {} has another number of values", g.name));
-    const std::string what = op.prefix.empty() ? g.name : fmt::format("{} as {}", g.name, op.prefix);
+    const auto what = [&] { return op.prefix.empty() ? g.name : fmt::format("{} as {}", g.name, op.prefix); };
     for (size_t a = 0; a < op.operands.size(); ++a) {
       const ValueInfo& parameter = g.value(g.params[a]);
       if (op.operands[a] == ValueId::none) {
@@ -285,13 +292,15 @@ class Verifier {
       const ValueInfo& returned = g.value(g.returns[r].value);
       const ValueInfo& result = value(op.results[r]);
       MESHARD_CHECK(result.type == returned.type,
-                    fmt::format("{}: {} has another type than %{}", what, name(op.results[r]), returned.name));
+                    fmt::format("{}: {} has another type than %{}", what(), name(op.results[r]), returned.name));
       MESHARD_CHECK(level_ != Level::local || result.layout == returned.layout,
-                    fmt::format("{}: {} has another layout than %{}", what, name(op.results[r]), returned.name));
+                    fmt::format("{}: {} has another layout than %{}", what(), name(op.results[r]), returned.name));
       // The text of a call does not name its results.
       MESHARD_CHECK(result.name == join_name(op.prefix, base_name(returned.name)),
-                    fmt::format("{}: result %{} is called {}", what, returned.name, name(op.results[r])));
-      if (g.returns[r].in_place != ValueId::none) overwrite(op, i, g.param_index(g.returns[r].in_place), op.results[r]);
+                    fmt::format("{}: result %{} is called {}", what(), returned.name, name(op.results[r])));
+      const ValueId place = g.returns[r].in_place;
+      const std::vector<int>& numbers = param_numbers_[static_cast<size_t>(op.callee)];
+      if (place != ValueId::none) overwrite(op, i, numbers[index(place)], op.results[r]);
     }
     if (op.kind == Op::repeat && op.count < 1)
       fail(op, fmt::format("repeat {}: a call is repeated once or more", op.count));
@@ -308,14 +317,14 @@ class Verifier {
     state(result).origin = origin(argument);
     holders_[index(origin(argument))].push_back(result);
     // What is read again from the outside must be returned in place too.
-    if (f_->param_index(argument) < 0) return;
-    const bool returned =
-        std::any_of(f_->returns.begin(), f_->returns.end(), [&](const Return& r) { return r.in_place == argument; });
-    if (!returned) {
+    if (param_number(argument) < 0) return;
+    if (!returned_in_place_[index(argument)]) {
       fail(op, fmt::format("{} takes over the memory of {}, a parameter that func {} does not return in place",
                            name(result), name(argument), f_->name));
     }
   }
+
+  int param_number(ValueId v) const { return param_numbers_.back()[index(v)]; }
 
   ValueId origin(ValueId v) { return state(v).origin == ValueId::none ? v : state(v).origin; }
 
@@ -337,10 +346,29 @@ class Verifier {
     for (ValueId v : started.results) state(v).waited = true;
   }
 
+  // A device runs main with its calls written out, a loop's body once.
+  void count_inlined() {
+    constexpr int64_t kMost = int64_t{1} << 24, kMostRuns = int64_t{1} << 62;
+    Inlined& sum = inlined_.emplace_back();
+    for (const Op& op : f_->ops) {
+      const Inlined inner = op.callee < 0 ? Inlined() : inlined_[static_cast<size_t>(op.callee)];
+      sum.ops += 1 + inner.ops;
+      if (sum.ops > kMost)
+        fail(op, fmt::format("with its calls written out func {} has more than 2^24 ops", f_->name));
+      int64_t runs = 0;
+      if (__builtin_mul_overflow(std::max<int64_t>(1, inner.runs), op.count, &runs) ||
+          __builtin_add_overflow(sum.runs, runs, &sum.runs) || sum.runs > kMostRuns) {
+        fail(op, fmt::format("func {} runs more than 2^62 ops", f_->name));
+      }
+    }
+  }
+
   // --- returns and memory
 
   void returns() {
-    std::vector<ValueId> taken;
+    std::vector<bool> taken(f_->values.size(), false);
+    std::vector<int> given(f_->values.size(), 0);  // in place of how many parameters each value is returned
+    for (const Return& r : f_->returns) given[index(r.value)] += r.in_place != ValueId::none;
     for (const Return& r : f_->returns) {
       const ValueInfo& info = value(r.value);
       MESHARD_CHECK(state(r.value).exists,
@@ -350,7 +378,7 @@ class Verifier {
       }
       if (r.in_place == ValueId::none) continue;
       const ValueInfo& parameter = value(r.in_place);
-      MESHARD_CHECK(f_->param_index(r.in_place) >= 0, fmt::format("{} is no parameter", name(r.in_place)));
+      MESHARD_CHECK(param_number(r.in_place) >= 0, fmt::format("{} is no parameter", name(r.in_place)));
       const auto both = [&](const std::string& a, const std::string& b) {
         return fmt::format("{} is returned in place of {}, but is {} and not {}", name(r.value), name(r.in_place), a,
                            b);
@@ -360,23 +388,18 @@ class Verifier {
         fail(info.source, both(info.layout->str(*program_.mesh), parameter.layout->str(*program_.mesh)));
       }
       if (r.value == r.in_place) continue;
-      if (f_->param_index(r.value) >= 0) {
+      if (param_number(r.value) >= 0) {
         fail(info.source, fmt::format("{} is returned in place of {}, but is a parameter: it has memory of its own",
                                       name(r.value), name(r.in_place)));
       }
-      if (std::find(taken.begin(), taken.end(), r.in_place) != taken.end()) {
+      if (taken[index(r.in_place)]) {
         fail(info.source, fmt::format("two values are returned in place of {}", name(r.in_place)));
       }
-      taken.push_back(r.in_place);
-      const auto again = std::count_if(f_->returns.begin(), f_->returns.end(), [&](const Return& o) {
-        return o.value == r.value && o.in_place != ValueId::none;
-      });
-      if (again > 1) fail(info.source, fmt::format("{} is returned in place of two parameters", name(r.value)));
+      taken[index(r.in_place)] = true;
+      if (given[index(r.value)] > 1) fail(info.source, fmt::format("{} is returned in place of two parameters", name(r.value)));
     }
     for (const Return& r : f_->returns) {
-      const bool replaced =
-          std::find(taken.begin(), taken.end(), r.value) != taken.end() || state(r.value).gone != kNever;
-      if (replaced)
+      if (taken[index(r.value)] || state(r.value).gone != kNever)
         fail(value(r.value).source, fmt::format("{} is returned, but its memory was taken over", name(r.value)));
     }
   }
@@ -387,7 +410,7 @@ class Verifier {
     for (const Return& r : f_->returns) {
       if (r.in_place == ValueId::none || r.in_place == r.value) continue;
       const ValueId from = origin(r.value);
-      if (f_->param_index(from) >= 0 && from != r.in_place) {
+      if (param_number(from) >= 0 && from != r.in_place) {
         fail(value(r.value).source, fmt::format("{} is returned in place of {}, but lies in the memory of {}",
                                                 name(r.value), name(r.in_place), name(from)));
       }
@@ -424,7 +447,10 @@ class Verifier {
   Level level_;
   const Function* f_ = nullptr;
   std::vector<State> states_;
-  absl::flat_hash_map<std::string, ValueId> names_;  // only looked up
+  absl::flat_hash_set<absl::string_view> names_;  // only looked up
+  std::vector<std::vector<int>> param_numbers_;  // of each function so far: which parameter each value is, or -1
+  std::vector<Inlined> inlined_;                 // of each function so far
+  std::vector<bool> returned_in_place_;          // of each value of the function: something is returned in its place
   // By value: what in-place calls put into its memory; only looked up.
   absl::flat_hash_map<size_t, std::vector<ValueId>> holders_;
 };

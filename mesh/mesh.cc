@@ -9,6 +9,7 @@ namespace meshard {
 namespace {
 
 constexpr int64_t kMostDevices = int64_t{1} << 24;
+constexpr size_t kMostAxes = 64;
 
 std::vector<int64_t> prime_factors(int64_t n) {
   std::vector<int64_t> factors;
@@ -91,6 +92,7 @@ Mesh Mesh::parse(Scanner& in) {
   in.stop_at_newline(true);
   Mesh mesh;
   while (!in.at_end() && !in.at_newline()) {
+    if (mesh.axes_.size() == kMostAxes) in.fail(fmt::format("a mesh has at most {} axes", kMostAxes));
     mesh.axes_.push_back(parse_axis(in, mesh.axes_));
     if (in.at_end() || in.at_newline()) break;
     if (!in.accept(",")) in.fail("expected \",\" or the end of the line after " + sizes_text(mesh.axes_));

@@ -73,7 +73,7 @@ class Mesh {
  public:
   Mesh() = default;  // one device, no axes
 
-  // "data=2, model=4"; "" is one device. Errors: a name twice, a size below 1, more than 2^24 devices or 64 atoms.
+  // "data=2, model=4"; "" is one device. Errors: a name twice, a size below 1, more than 2^24 devices or 64 axes.
   static Mesh parse(std::string_view text, std::string_view file = "mesh");
   static Mesh parse(Scanner& in);  // up to the end of the line
 
