@@ -263,12 +263,11 @@ AtomSet sizes_by(const Program& local) {
     for (const Op& op : f.ops) {
       for (const auto& [axis, at] : op.guard) out = out | AtomSet::of(mesh.axes()[static_cast<size_t>(axis)].atoms);
       if (op.kind != Op::apply || !op.def->collective) continue;
+      if (*op.def->collective != Collective::permute && *op.def->collective != Collective::exchange) continue;
       // Where a piece has several holders, who sends it to whom depends on all coordinates that take part.
-      const Layout &from = *f.value(op.operands[0]).layout, &to = *f.value(op.results[0]).layout;
-      const ReshardStep step = step_of(*op.def->collective, op.over, from, to);
-      const bool even_pairs = step.kind == Collective::all_to_all;
-      const bool pairs = even_pairs || step.kind == Collective::permute || step.kind == Collective::exchange;
-      if (pairs && !even_pairs) out = out | op.over | from.used() | to.used();
+      out = out | op.over;
+      for (ValueId v : op.operands) out = out | f.value(v).layout->used();
+      for (ValueId v : op.results) out = out | f.value(v).layout->used();
     }
   }
   return out;
