@@ -1,11 +1,11 @@
 // How long planning takes, pass by pass, with cold caches, on one core:
 //
-//   plan_bench [--json FILE] [--repeat N] [--most OPS] [--kind layers|random] [--mesh "data=16, model=8, expert=4"]
+//   plan_bench [--json FILE] [--repeat N] [--most OPS] [--kind layers|random|gpt] [--mesh "data=16, model=8, expert=4"]
 //
 // Programs of N ops with pinned layouts that conflict: `layers` is a chain of transformer layers of different widths in
 // one function, `random` a random graph of products, sums and elementwise ops. No two layers and no two layouts are
 // planned by one look-up: the column "reshards" counts those that differ in shape or layouts. Each program is compiled
-// --repeat times from scratch; the fastest run counts, the machine's other load being no property of the planner.
+// --repeat times from scratch, GPTs with their plan as `meshard plan` does; the fastest run counts, the machine's other load being no property of the planner.
 #include <fmt/format.h>
 
 #include <chrono>
@@ -16,6 +16,8 @@
 #include <set>
 
 #include "meshard/ir/parse.h"
+#include "meshard/models/plans.h"
+#include "meshard/models/train_step.h"
 #include "meshard/ops/functions.h"
 #include "meshard/ops/table.h"
 #include "meshard/runtime/compile.h"
@@ -199,12 +201,36 @@ Row measure(const std::string& kind, int64_t ops, const std::string& mesh_text, 
   return row;
 }
 
+// What `meshard plan` does for a GPT, tracing and differentiating included.
+Row measure_gpt(int64_t layers, const std::string& plan, const std::string& mesh_text, int repeat) {
+  Row row{"gpt " + plan, mesh_text};
+  const Mesh mesh = Mesh::parse(mesh_text);
+  row.devices = mesh.size();
+  for (int i = 0; i < repeat; ++i) {
+    const double begin = now();
+    Trace trace(op_table());
+    const ModelConfig model = model_config(fmt::format("gpt-124m:layers={},d=16384,heads=128", layers));
+    trace_train_step(trace, model, 1024, 4096, {}, 1);
+    const Program program = trace.program();
+    lower_time(row.times, "trace", now() - begin);
+    const Compiled compiled = compile(program, Plan::parse(*builtin_plan(plan), plan + ".plan"), mesh);
+    const double total = now() - begin;
+    row.total = i == 0 ? total : std::min(row.total, total);
+    for (const PassTime& t : compiled.times) lower_time(row.times, t.name, t.seconds);
+    row.ops = layers;
+    row.local_ops = static_cast<int64_t>(compiled.local.main().ops.size());
+    row.reshards = distinct_reshards(compiled.local);
+  }
+  return row;
+}
+
 void print_rows(const std::vector<Row>& rows) {
-  std::string head = fmt::format("{:<7} {:>7} {:>8} {:>9} {:>9}", "kind", "ops", "devices", "reshards", "local ops");
+  if (rows.empty()) return;
+  std::string head = fmt::format("{:<16} {:>7} {:>8} {:>9} {:>9}", "kind", "ops", "devices", "reshards", "local ops");
   for (const PassTime& t : rows.back().times) head += fmt::format(" {:>10}", t.name);
   fmt::print("{} {:>10}   milliseconds\n", head, "compile");
   for (const Row& r : rows) {
-    fmt::print("{:<7} {:>7} {:>8} {:>9} {:>9}", r.kind, r.ops, r.devices, r.reshards, r.local_ops);
+    fmt::print("{:<16} {:>7} {:>8} {:>9} {:>9}", r.kind, r.ops, r.devices, r.reshards, r.local_ops);
     for (const PassTime& t : r.times) fmt::print(" {:>10.2f}", t.seconds * 1e3);
     fmt::print(" {:>10.2f}\n", r.total * 1e3);
   }
@@ -250,6 +276,15 @@ int main(int argc, char** argv) {
       }
     }
     print_rows(rows);
+    std::vector<Row> models;
+    for (const std::string plan : {"data_tensor", "tensor_zero3"}) {
+      if (!kind.empty() && kind != "gpt") continue;
+      for (int64_t layers : {12, 126, 1000}) models.push_back(measure_gpt(layers, plan, "data=128, model=128", repeat));
+      models.push_back(measure_gpt(126, plan, "data=4, model=2", repeat));
+    }
+    fmt::print("\nops: layers; compile: with tracing\n");
+    print_rows(models);
+    rows.insert(rows.end(), models.begin(), models.end());
     if (!json.empty()) write_json(json, rows);
   } catch (const std::exception& error) {
     fmt::print(stderr, "{}\n", error.what());

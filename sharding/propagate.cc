@@ -99,17 +99,18 @@ struct RuleUse {
 // which a tensor has changed since they were: the same result, in time linear in the ops and the changes.
 class Propagator {
  public:
-  Propagator(Program program, Origins* origins) : program_(std::move(program)), mesh_(*program_.mesh), origins_(origins) {
+  Propagator(Program program, Origins* origins, const PropagateOptions& options)
+      : program_(std::move(program)), mesh_(*program_.mesh), origins_(origins), visit_all_(options.visit_all) {
     for (size_t f = 0; f < program_.functions.size(); ++f) bind(static_cast<int>(f));
     for (size_t f = 0; f < program_.functions.size(); ++f) find_edges(static_cast<int>(f));
     waiting_ops_ = Waiting(bound_.size());
     waiting_edges_ = Waiting(edges_.size());
-    for (size_t e = 0; e < edges_.size(); ++e) waiting_edges_.add(e);
+    all_edges();
   }
 
   Program run() {
     for (Round round : {Round::aligned, Round::passing, Round::all}) {
-      for (size_t i = 0; i < bound_.size(); ++i) waiting_ops_.add(i);
+      all_ops();
       while (sweep(round)) {
       }
     }
@@ -186,14 +187,23 @@ class Propagator {
     }
   }
 
+  void all_ops() {
+    for (size_t i = 0; i < bound_.size(); ++i) waiting_ops_.add(i);
+  }
+  void all_edges() {
+    for (size_t e = 0; e < edges_.size(); ++e) waiting_edges_.add(e);
+  }
+
   bool sweep(Round round) {
     bool changed = false;
     const auto visit_op = [&](size_t i) {
       waiting_ops_.remove(i);  // before: a change of its own tensors makes it wait again
       changed |= visit(bound_[i], round);
     };
+    if (visit_all_) all_ops();
     for (size_t i = waiting_ops_.from(0); i != Waiting::kNone; i = waiting_ops_.from(i + 1)) visit_op(i);
     changed |= visit_edges();
+    if (visit_all_) all_ops();
     for (size_t i = waiting_ops_.below(bound_.size()); i != Waiting::kNone; i = waiting_ops_.below(i)) visit_op(i);
     changed |= visit_edges();
     return changed;
@@ -201,6 +211,7 @@ class Propagator {
 
   bool visit_edges() {
     bool changed = false;
+    if (visit_all_) all_edges();
     for (size_t i = waiting_edges_.from(0); i != Waiting::kNone; i = waiting_edges_.from(i + 1)) {
       waiting_edges_.remove(i);
       const Edge& e = edges_[i];
@@ -304,6 +315,7 @@ class Propagator {
   Program program_;
   const Mesh mesh_;
   Origins* origins_;
+  const bool visit_all_;
   std::vector<Bound> bound_;  // in the order of functions and ops
   std::vector<Edge> edges_;
   std::vector<std::vector<Readers>> readers_;  // of each value of each function
@@ -317,11 +329,11 @@ class Propagator {
 
 }  // namespace
 
-Program propagate(const Program& program, Origins* origins) {
+Program propagate(const Program& program, Origins* origins, const PropagateOptions& options) {
   if (!program.mesh) throw UserError("propagate needs a mesh; write a line \"mesh data=2, model=2\" or give --mesh");
   Program copy = program;
   spread_pins(copy);
-  return Propagator(std::move(copy), origins).run();
+  return Propagator(std::move(copy), origins, options).run();
 }
 
 }  // namespace meshard

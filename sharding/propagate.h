@@ -38,8 +38,12 @@ class Origins {
   std::vector<std::vector<std::vector<Entry>>> entries_;  // by function and value
 };
 
+struct PropagateOptions {
+  bool visit_all = false;  // every op in every sweep, whether or not one of its tensors changed: the slow twin, for tests
+};
+
 // Requires a mesh. Leaves every value with a closed layout. Nothing becomes pending that was not pinned so: partition
 // decides that op by op.
-Program propagate(const Program& program, Origins* origins = nullptr);
+Program propagate(const Program& program, Origins* origins = nullptr, const PropagateOptions& options = {});
 
 }  // namespace meshard
