@@ -91,6 +91,14 @@ class ListInterface {
     return hole;
   }
 
+  template <class Predicate>
+  friend size_t erase_if(Self& list, Predicate predicate) {
+    const auto kept = std::remove_if(list.begin(), list.end(), predicate);
+    const auto erased = static_cast<size_t>(list.end() - kept);
+    list.erase(kept, list.end());
+    return erased;
+  }
+
   friend bool operator==(const Self& a, const Self& b) { return std::equal(a.begin(), a.end(), b.begin(), b.end()); }
   friend auto operator<=>(const Self& a, const Self& b)
     requires std::three_way_comparable<T>

@@ -328,7 +328,7 @@ void ChoiceModel::neighbours(const Split& from, const Atoms& unit, bool all_posi
   const AtomSet moved = AtomSet::of(unit);
   constexpr auto kSum = static_cast<size_t>(Reduction::sum);
   OpSplit base = from.split;
-  for (Atoms& atoms : base.atoms) std::erase_if(atoms, [&](AtomId a) { return moved.has(a); });
+  for (Atoms& atoms : base.atoms) erase_if(atoms, [&](AtomId a) { return moved.has(a); });
   base.passing[kSum] = base.passing[kSum] - moved;
   const int group = base.passing[kSum].empty() ? -1 : from.group;
   const auto add = [&](OpSplit split, int g) {
