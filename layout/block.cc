@@ -46,6 +46,10 @@ bool inside(Block part, Block whole) { return part.begin >= whole.begin && part.
 
 Block block(int64_t elements, int64_t parts, int64_t index) {
   const auto begin = [&](int64_t i) {
+    int64_t product = 0;  // as a rule it fits, and the division is then twenty times as fast
+    if (!__builtin_mul_overflow(i, elements, &product) && !__builtin_add_overflow(product, parts - 1, &product)) {
+      return product / parts;
+    }
     return static_cast<int64_t>((static_cast<__int128>(i) * elements + parts - 1) / parts);
   };
   const int64_t first = begin(index);
