@@ -342,6 +342,13 @@ void ChoiceModel::neighbours(const Split& from, const Atoms& unit, bool all_posi
     for (size_t place = 0; place <= length; ++place) {
       const bool in_order = (place == 0 || base.atoms[k][place - 1] < unit.front()) && (place == length || unit.front() < base.atoms[k][place]);
       if (!in_order && place != length && !all_positions && length > 2) continue;
+      // Factors of one axis stay in its order: no other is cheaper, but where a layout that is given has it.
+      bool turned = false;
+      for (size_t i = 0; i < length; ++i) {
+        const AtomId other = base.atoms[k][i];
+        turned |= &mesh_.axis_of(other) == &mesh_.axis_of(unit.front()) && (other < unit.front()) != (i < place);
+      }
+      if (turned) continue;
       OpSplit split = base;
       split.atoms[k].insert(split.atoms[k].begin() + static_cast<std::ptrdiff_t>(place), unit.begin(), unit.end());
       add(std::move(split), group);
@@ -362,20 +369,25 @@ LabelListId ChoiceModel::only(SplitId id) {
   return it->second;
 }
 
-LabelListId ChoiceModel::vary(size_t site, SplitId current, const Atoms& unit) {
+LabelListId ChoiceModel::vary(size_t site, SplitId current, const std::vector<Atoms>& units) {
   const Site& s = sites_[site];
   std::string key = "v";
   append(key, current);
-  append(key, AtomSet::of(unit).bits);
+  for (const Atoms& unit : units) append(key, AtomSet::of(unit).bits);
   append(key, s.limited ? splits_[static_cast<size_t>(s.propagated)].shares : 0);
   const auto [it, fresh] = list_ids_.try_emplace(std::move(key), static_cast<int>(lists_.size()));
   if (!fresh) return it->second;
-  std::vector<SplitId> found, list = {current};
-  neighbours(split(current), unit, false, found);
-  for (SplitId id : found) {
-    if (allowed(s, split(id)) && std::find(list.begin(), list.end(), id) == list.end()) list.push_back(id);
+  std::vector<SplitId> found = {current};
+  for (const Atoms& unit : units) {
+    for (size_t i = 0, n = found.size(); i < n; ++i) neighbours(split(found[i]), unit, false, found);
+    std::vector<SplitId> once;
+    for (SplitId id : found) {
+      if (std::find(once.begin(), once.end(), id) == once.end()) once.push_back(id);
+    }
+    found = std::move(once);
   }
-  lists_.push_back(std::move(list));
+  std::erase_if(found, [&](SplitId id) { return id != current && !allowed(s, split(id)); });
+  lists_.push_back(std::move(found));
   return it->second;
 }
 
@@ -387,6 +399,12 @@ LabelListId ChoiceModel::all_labels(size_t site, size_t most) {
   const auto [it, fresh] = list_ids_.try_emplace(std::move(key), static_cast<int>(lists_.size()));
   if (!fresh) return it->second;
   const int id = it->second;
+  double choices = 1;  // where each atom may go, orders aside
+  for (int a = 0; a < mesh_.atom_count(); ++a) choices *= static_cast<double>(signature(s.signature).rule.factors.size() + 1);
+  if (choices > 16 * static_cast<double>(most)) {
+    lists_.emplace_back();
+    return id;
+  }
   std::vector<SplitId> found = {s.propagated, intern(s.signature, {FactorAtoms(signature(s.signature).rule.factors.size()), {}}, -1)};
   std::set<SplitId> seen(found.begin(), found.end());
   for (size_t i = 0; i < found.size() && found.size() <= 16 * most; ++i) {

@@ -1,9 +1,10 @@
 // The choice of layouts as a problem: sites that have labels, and values that cost between them. Internal to choose.
 #pragma once
 
+#include <absl/container/flat_hash_map.h>
+
 #include <array>
 #include <deque>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -84,8 +85,8 @@ class ChoiceModel {
   const Signature& signature(int id) const { return signatures_[static_cast<size_t>(id)]; }
   std::vector<SplitId> propagated() const;   // of each site
 
-  // Lists of labels: the current one first, then those that differ from it along `unit` only.
-  LabelListId vary(size_t site, SplitId current, const Atoms& unit);
+  // Lists of labels: the current one first, then those that differ from it along these units (axes, or parts of axes) only.
+  LabelListId vary(size_t site, SplitId current, const std::vector<Atoms>& units);
   LabelListId all_labels(size_t site, size_t most);  // every legal label, what propagation said first; more than `most`: none
   LabelListId only(SplitId id);
   const std::vector<SplitId>& list(LabelListId id) const { return lists_[static_cast<size_t>(id)]; }
@@ -125,8 +126,8 @@ class ChoiceModel {
   std::deque<Signature> signatures_;
   std::deque<Split> splits_;
   std::deque<std::vector<SplitId>> lists_;
-  std::map<std::string, int> signature_ids_, split_ids_;
-  std::map<std::string, LabelListId> list_ids_;
+  absl::flat_hash_map<std::string, int> signature_ids_, split_ids_;
+  absl::flat_hash_map<std::string, LabelListId> list_ids_;
   std::vector<Site> sites_;
   std::vector<ValueNode> values_;
   std::vector<std::vector<ValueId>> roots_;

@@ -55,7 +55,7 @@ struct Choices {
 
 struct ChooseOptions {
   bool joint = true;             // search all axes jointly where tables have at most joint_cells cells
-  int64_t joint_cells = 1 << 21;
+  int64_t joint_cells = 1 << 22;
 };
 
 // Requires closed layouts (propagate).

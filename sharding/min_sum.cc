@@ -298,6 +298,7 @@ MinSum::Solution MinSum::solve(int64_t limit, const std::vector<int>& start) con
       if (!l.gone) tables.emplace_back(&l.variables, l.cells->data());
     }
     auto least = std::make_shared<std::vector<Cost>>();
+    solution.work += cells * static_cast<int64_t>(tables.size() + 1);
     minimize(scope, v, labels, own[static_cast<size_t>(v)], tables, *least, bucket.best);
     for (int t : of[static_cast<size_t>(v)]) live[static_cast<size_t>(t)].gone = true, live[static_cast<size_t>(t)].cells.reset();
     done[static_cast<size_t>(v)] = 1;

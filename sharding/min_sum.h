@@ -34,6 +34,7 @@ class MinSum {
   struct Solution {
     std::vector<int> labels;  // one for each variable
     Cost value = kInfinite;
+    int64_t work = 0;         // cells visited
     bool exact = true;        // false: a table would have had more than `limit` cells, and some variables kept label 0
   };
   // A table of more than `limit` cells is not built: the variable with the most neighbours there keeps label `start` instead.
