@@ -2,6 +2,7 @@
 // values of one to three dimensions, uneven sizes, values read several times, some layouts given.
 #pragma once
 
+#include <map>
 #include <random>
 #include <string>
 
