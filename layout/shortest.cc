@@ -246,7 +246,7 @@ class Search {
         next.pending &= ~(uint64_t{1} << u);
         next.dims[d].push_back(u);
         next.reduced_last = kind + 1;
-        scatter(next, d, taken, (sizes_[u] - 1) * (copies_ / sizes_[u]), at_.reduced_last == kind + 1 ? 0 : 1);
+        scatter(next, d, ~taken | (open & ~(uint64_t{1} << u)), sizes_[u], sizes_[u]);
       }
     }
     for (uint64_t over = open; over != 0; over = (over - 1) & open) {
@@ -260,14 +260,21 @@ class Search {
     }
   }
 
-  // A reduce_scatter to `next`, which free units behind what is scattered may split further in the same call.
-  void scatter(State& next, size_t dim, uint64_t taken, int64_t elements, int steps) {
-    go(next, Collective::reduce_scatter, elements, steps);
+  // A reduce_scatter to `next`, over `ranks`, that makes `parts` of a block; and those that split the dimension further
+  // by units of `more`, pending or free, in the same call: a free one behind what is scattered costs nothing there, and
+  // would come too late in a call of its own.
+  void scatter(State& next, size_t dim, uint64_t more, int64_t ranks, int64_t parts) {
+    go(next, Collective::reduce_scatter, (ranks - 1) * (copies_ / parts),
+       at_.reduced_last == next.reduced_last ? 0 : 1);
     for (UnitId u = 0; u < units_.size(); ++u) {
-      if (taken >> u & 1) continue;
+      const uint64_t bit = uint64_t{1} << u;
+      if (!(more & bit)) continue;
+      const bool pending = next.pending & bit;
+      next.pending &= ~bit;
       next.dims[dim].push_back(u);
-      scatter(next, dim, taken | uint64_t{1} << u, elements / sizes_[u], steps);
+      scatter(next, dim, more & ~bit, pending ? ranks * sizes_[u] : ranks, parts * sizes_[u]);
       next.dims[dim].pop_back();
+      if (pending) next.pending |= bit;
     }
   }
 
