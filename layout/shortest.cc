@@ -11,8 +11,8 @@
 namespace meshard {
 namespace {
 
-constexpr size_t kMostStates = 20'000, kMostMoves = 400'000;
-constexpr int kFewAtoms = 4;  // up to here each atom moves on its own
+constexpr int64_t kMostWork = 200'000;  // of about 100 ns
+constexpr int kFewAtoms = 4;             // up to here, on 16 devices for one, each atom moves on its own
 
 using UnitId = uint8_t;
 using Units = absl::InlinedVector<UnitId, 8>;
@@ -116,6 +116,12 @@ class Search {
     goal_ = state_of(to);
     copies_to_ = copies_of(mesh, shape, to);
     once_ = shape.elements() * mesh.parts(kept_pending_);
+    // To count what a step moves takes long where blocks are uneven: by the coordinates.
+    bool even = true;
+    for (AtomId a = 0; a < mesh.atom_count(); ++a) even = even && mesh.atom_size(a) == mesh.atom_size(0);
+    for (int64_t n : shape.dims) even = even && n % mesh.size() == 0;
+    work_of_move_ = even ? 10 : 10 + mesh.size() / 2;
+    moves_parts_ = mesh.atom_count() <= kFewAtoms && !even;
   }
 
   std::optional<std::vector<ReshardStep>> run() {
@@ -127,14 +133,19 @@ class Search {
       nodes_[static_cast<size_t>(id)].closed = true;
       at_ = nodes_[static_cast<size_t>(id)].state;
       if (at_.pending == 0 && (exchange_ || at_.dims == goal_.dims)) return path(id);
-      if (++closed_ > kMostStates || made_ > kMostMoves) return std::nullopt;
+      if (spent()) return std::nullopt;
       layout_ = layout_of(at_);
       copies_ = copies_of(mesh_, shape_, layout_);
       id_ = id;
       slices();
-      if (at_.pending != 0) {
-        reductions();
-      } else if (!exchange_) {
+      if (at_.pending != 0) reductions();
+      if (at_.pending != 0 && !moves_parts_) continue;
+      if (exchange_) {
+        State next = at_;
+        next.reduced_last = 0;
+        for (Units& units : next.dims) units.clear();
+        exchanges(next, 0);
+      } else {
         gathers();
         all_to_alls();
         permutes();
@@ -151,6 +162,8 @@ class Search {
     Collective kind = Collective::slice;
     bool closed = false;
   };
+
+  bool spent() const { return work_ > kMostWork; }
 
   State state_of(const Layout& layout) const {
     State state;
@@ -191,7 +204,7 @@ class Search {
   }
 
   void reach(State state, Cost cost, int before, Collective kind) {
-    ++made_;
+    work_ += work_of_move_;
     const auto [it, fresh] = known_.try_emplace(state.key(), static_cast<int>(nodes_.size()));
     if (fresh) {
       const int64_t least = rest(state);
@@ -207,6 +220,7 @@ class Search {
   }
 
   void go(State next, Collective kind, int64_t elements, int steps) {
+    if (spent()) return;
     const Cost& cost = nodes_[static_cast<size_t>(id_)].cost;
     reach(std::move(next), {cost.elements + elements, cost.steps + steps, cost.moves + 1}, id_, kind);
   }
@@ -264,6 +278,7 @@ class Search {
   // by units of `more`, pending or free, in the same call: a free one behind what is scattered costs nothing there, and
   // would come too late in a call of its own.
   void scatter(State& next, size_t dim, uint64_t more, int64_t ranks, int64_t parts) {
+    if (spent()) return;
     go(next, Collective::reduce_scatter, (ranks - 1) * (copies_ / parts),
        at_.reduced_last == next.reduced_last ? 0 : 1);
     for (UnitId u = 0; u < units_.size(); ++u) {
@@ -317,6 +332,7 @@ class Search {
 
   // Moves that keep the local size: what arrives is what is not there.
   void move(const State& next, Collective kind) {
+    if (spent()) return;
     go(next, kind, copies_ - kept_elements(mesh_, shape_, layout_, layout_of(next)), 1);
   }
 
@@ -330,10 +346,31 @@ class Search {
     });
   }
 
+  // Every layout of the units that are not pending from the u-th on, put between those of `next`. The parts of a sum are
+  // moved before they are added only where blocks are uneven: there it can be less.
+  void exchanges(State& next, UnitId u) {
+    if (spent()) return;
+    if (u == units_.size()) {
+      if (next.dims == at_.dims) return;
+      const Layout to = layout_of(next);
+      go(next, Collective::exchange, copies_of(mesh_, shape_, to) - kept_elements(mesh_, shape_, layout_, to), 1);
+      return;
+    }
+    exchanges(next, static_cast<UnitId>(u + 1));
+    if (at_.pending >> u & 1 || kept_pending_.has(units_[u][0])) return;
+    for (size_t d = 0; d < next.dims.size(); ++d) {
+      for (size_t i = 0; i <= next.dims[d].size(); ++i) {
+        next.dims[d].insert(next.dims[d].begin() + static_cast<ptrdiff_t>(i), u);
+        exchanges(next, static_cast<UnitId>(u + 1));
+        next.dims[d].erase(next.dims[d].begin() + static_cast<ptrdiff_t>(i));
+      }
+    }
+  }
+
   // Appends what was dropped to the dimensions that dropped nothing, in every order.
   void place(State& next, Units& left, const absl::InlinedVector<bool, 4>& gains, size_t first = 0) {
     if (left.empty()) return move(next, Collective::all_to_all);
-    if (made_ > kMostMoves) return;
+    if (spent()) return;
     // Dimensions are filled one after the other, so that each arrangement is made once.
     for (size_t d = first; d < gains.size(); ++d) {
       if (!gains[d]) continue;
@@ -370,7 +407,7 @@ class Search {
       return;
     }
     if (left == 1) return fill(next, free, parts, d + 1, d + 1 < parts.size() ? parts[d + 1] : 1);
-    if (made_ > kMostMoves) return;
+    if (spent()) return;
     for (UnitId u = 0; u < units_.size(); ++u) {
       if (!(free >> u & 1) || left % sizes_[u] != 0) continue;
       next.dims[d].push_back(u);
@@ -390,6 +427,12 @@ class Search {
       const Layout from = layout_of(nodes_[static_cast<size_t>(node.before)].state), to = layout_of(node.state);
       const AtomSet reduced = from.pending_atoms() - to.pending_atoms();
       ReshardStep step = step_of(node.kind, reduced.empty() ? moved_atoms(from, to) : reduced, from, to);
+      // An exchange that is something plainer is called that.
+      for (Collective plain : {Collective::permute, Collective::all_to_all, Collective::all_gather, Collective::slice}) {
+        ReshardStep other = step;
+        other.kind = plain;
+        if (node.kind == Collective::exchange && step_fits(mesh_, other)) step.kind = plain;
+      }
       if (steps.empty() || !join(steps.back(), step)) steps.push_back(std::move(step));
     }
     return steps;
@@ -424,7 +467,8 @@ class Search {
   std::vector<int64_t> rests_;
   absl::flat_hash_map<std::string, int> known_;  // looked up, never walked
   std::priority_queue<std::pair<Cost, int>, std::vector<std::pair<Cost, int>>, std::greater<>> queue_;
-  size_t closed_ = 0, made_ = 0;
+  int64_t work_ = 0, work_of_move_ = 1;
+  bool moves_parts_ = false;  // whether the parts of a sum may be moved before they are added
   // The state whose moves are being made.
   State at_;
   Layout layout_;
