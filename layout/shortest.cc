@@ -11,8 +11,9 @@
 namespace meshard {
 namespace {
 
-constexpr int64_t kMostWork = 200'000;  // of about 100 ns
-constexpr int kFewAtoms = 4;             // up to here, on 16 devices for one, each atom moves on its own
+constexpr int kFewAtoms = 4;  // up to here, on 16 devices for one, each atom moves on its own
+// In units of about 100 ns. With few atoms there are few layouts, and the search always ends by itself.
+constexpr int64_t kWorkFew = 20'000'000, kWorkExchange = 30'000, kWork = 200'000;
 
 using UnitId = uint8_t;
 using Units = absl::InlinedVector<UnitId, 8>;
@@ -122,6 +123,7 @@ class Search {
     for (int64_t n : shape.dims) even = even && n % mesh.size() == 0;
     work_of_move_ = even ? 10 : 10 + mesh.size() / 2;
     moves_parts_ = mesh.atom_count() <= kFewAtoms && !even;
+    most_work_ = mesh.atom_count() <= kFewAtoms ? kWorkFew : exchange ? kWorkExchange : kWork;
   }
 
   std::optional<std::vector<ReshardStep>> run() {
@@ -163,7 +165,7 @@ class Search {
     bool closed = false;
   };
 
-  bool spent() const { return work_ > kMostWork; }
+  bool spent() const { return work_ > most_work_; }
 
   State state_of(const Layout& layout) const {
     State state;
@@ -467,7 +469,7 @@ class Search {
   std::vector<int64_t> rests_;
   absl::flat_hash_map<std::string, int> known_;  // looked up, never walked
   std::priority_queue<std::pair<Cost, int>, std::vector<std::pair<Cost, int>>, std::greater<>> queue_;
-  int64_t work_ = 0, work_of_move_ = 1;
+  int64_t work_ = 0, work_of_move_ = 1, most_work_ = 0;
   bool moves_parts_ = false;  // whether the parts of a sum may be moved before they are added
   // The state whose moves are being made.
   State at_;
