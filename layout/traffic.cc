@@ -55,7 +55,10 @@ int64_t position(const Mesh& mesh, const Ids& atoms, const std::array<int64_t, 6
 // How many blocks of `parts` have elements of `wanted`.
 int64_t blocks_met(Block wanted, int64_t elements, int64_t parts) {
   if (wanted.size == 0) return 0;
-  const auto at = [&](int64_t e) { return static_cast<int64_t>(static_cast<__int128>(e) * parts / elements); };
+  const bool fits = elements < int64_t{1} << 31 && parts < int64_t{1} << 31;
+  const auto at = [&](int64_t e) {
+    return fits ? e * parts / elements : static_cast<int64_t>(static_cast<__int128>(e) * parts / elements);
+  };
   return std::min(wanted.size, at(wanted.end() - 1) - at(wanted.begin) + 1);
 }
 
@@ -127,7 +130,7 @@ Moved count_nested(const ChangedDim& dim) {
   return moved;
 }
 
-Moved count_coordinates(const Mesh& mesh, std::span<const ChangedDim* const> dims) {
+Moved count_coordinates(const Mesh& mesh, std::span<const ChangedDim* const> dims, bool with_pieces) {
   Moved moved;
   for (const ChangedDim* dim : dims) moved.atoms = moved.atoms | dim->atoms;
   const Atoms atoms = moved.atoms.list();
@@ -139,7 +142,7 @@ Moved count_coordinates(const Mesh& mesh, std::span<const ChangedDim* const> dim
       const Block wanted = block(dim->elements, dim->to_parts, position(mesh, dim->to, digits));
       need *= wanted.size;
       hold *= intersect(wanted, block(dim->elements, dim->from_parts, position(mesh, dim->from, digits))).size;
-      pieces *= blocks_met(wanted, dim->elements, dim->from_parts);
+      if (with_pieces) pieces *= blocks_met(wanted, dim->elements, dim->from_parts);
     }
     moved.kept += hold;
     moved.add({need, hold});
@@ -153,13 +156,13 @@ Moved count_coordinates(const Mesh& mesh, std::span<const ChangedDim* const> dim
   return moved;
 }
 
-Moved count_group(const Mesh& mesh, std::span<const ChangedDim* const> dims) {
+Moved count_group(const Mesh& mesh, std::span<const ChangedDim* const> dims, bool with_pieces) {
   const ChangedDim& first = *dims[0];
   if (dims.size() == 1 && (begins_with(first.from, first.to) || begins_with(first.to, first.from)))
     return count_nested(first);
   if (std::all_of(dims.begin(), dims.end(), [&](const ChangedDim* dim) { return aligned(mesh, *dim); }))
     return count_aligned(mesh, dims);
-  return count_coordinates(mesh, dims);
+  return count_coordinates(mesh, dims, with_pieces);
 }
 
 Moved both(const Moved& a, const Moved& b) {
@@ -171,8 +174,10 @@ Moved both(const Moved& a, const Moved& b) {
   return moved;
 }
 
-// What changes hands between two layouts of a value, pending axes taken as copies. `kept` is summed over all ranks.
-Moved count_moved(const Mesh& mesh, const Shape& shape, const Layout& from, const Layout& to) {
+// What changes hands between two layouts of a value, pending axes taken as copies. `kept` is summed over all ranks;
+// `pieces` and `foreign` mean something only if asked for.
+Moved count_moved(const Mesh& mesh, const Shape& shape, const Layout& from, const Layout& to,
+                  bool with_pieces = false) {
   ChangedDims changed;
   int64_t same_elements = 1, same_largest = 1, parts = 1;
   for (int d = 0; d < shape.rank(); ++d) {
@@ -209,7 +214,7 @@ Moved count_moved(const Mesh& mesh, const Shape& shape, const Layout& from, cons
       done[d] = true;
       d = first;  // what this one brought may join an earlier one
     }
-    moved = both(moved, count_group(mesh, group));
+    moved = both(moved, count_group(mesh, group, with_pieces));
   }
   moved.kept *= same_elements * (mesh.size() / (mesh.parts(moved.atoms) * parts));
   for (Case& c : moved.cases) c = {c.need * same_largest, c.hold * same_largest};
@@ -305,7 +310,7 @@ int64_t busiest_received_elements(const Mesh& mesh, const Shape& shape, const Re
 }
 
 int64_t most_pieces(const Mesh& mesh, const Shape& shape, const ReshardStep& step) {
-  const Moved moved = count_moved(mesh, shape, step.from, step.to);
+  const Moved moved = count_moved(mesh, shape, step.from, step.to, true);
   return std::max(moved.pieces - 1, moved.foreign);  // of its own block a rank takes no piece
 }
 
