@@ -8,6 +8,8 @@
 #include <string>
 #include <tuple>
 
+#include "meshard/layout/units.h"
+
 namespace meshard {
 namespace {
 
@@ -20,63 +22,6 @@ using Units = absl::InlinedVector<UnitId, 8>;
 
 int64_t copies_of(const Mesh& mesh, const Shape& shape, const Layout& layout) {
   return all_local_elements(mesh, shape, layout);
-}
-
-// Atoms that stay together: consecutive in both layouts, or free or pending alike.
-std::vector<Atoms> find_units(const Mesh& mesh, const Layout& from, const Layout& to) {
-  // Where an atom stands: the one behind it in its dimension, or what it is pending as.
-  struct Standing {
-    int state = -1;  // -1 free, -2 - kind pending, else the dimension
-    int next = -1;   // the atom behind it in the dimension; -1: none
-    bool operator==(const Standing&) const = default;
-  };
-  const auto standings = [&](const Layout& layout) {
-    std::vector<Standing> all(static_cast<size_t>(mesh.atom_count()));
-    for (int d = 0; d < layout.rank(); ++d) {
-      const Atoms& atoms = layout.atoms(d);
-      for (size_t i = 0; i < atoms.size(); ++i)
-        all[atoms[i]] = {d, i + 1 < atoms.size() ? atoms[i + 1] : -1};
-    }
-    for (int k = 0; k < kReductions; ++k)
-      for (AtomId a : layout.pending_of(static_cast<Reduction>(k)).list()) all[a].state = -2 - k;
-    return all;
-  };
-  const auto before = standings(from), after = standings(to);
-  const auto follows = [&](const std::vector<Standing>& all, AtomId a, AtomId b) {
-    return all[a].state == all[b].state && (all[a].state < 0 || all[a].next == b);
-  };
-  std::vector<Atoms> units;
-  AtomSet taken;
-  // A unit begins at an atom that follows none.
-  for (int pass = 0; pass < 2; ++pass) {
-    for (AtomId first = 0; first < mesh.atom_count(); ++first) {
-      if (taken.has(first)) continue;
-      const auto follower = [&](AtomId a) -> int {
-        for (AtomId b = 0; b < mesh.atom_count(); ++b)
-          if (b != a && !taken.has(b) && follows(before, a, b) && follows(after, a, b) &&
-              (before[a].state >= 0 || after[a].state >= 0 || b > a))
-            return b;
-        return -1;
-      };
-      if (mesh.atom_count() > kFewAtoms && pass == 0) {
-        bool leads = true;
-        for (AtomId b = 0; b < mesh.atom_count(); ++b)
-          leads = leads && !(b != first && !taken.has(b) && follows(before, b, first) && follows(after, b, first) &&
-                             (before[b].state >= 0 || after[b].state >= 0 || b < first));
-        if (!leads) continue;
-      }
-      Atoms unit = {first};
-      taken.add(first);
-      while (mesh.atom_count() > kFewAtoms) {
-        const int next = follower(unit.back());
-        if (next < 0) break;
-        unit.push_back(static_cast<AtomId>(next));
-        taken.add(static_cast<AtomId>(next));
-      }
-      units.push_back(std::move(unit));
-    }
-  }
-  return units;
 }
 
 struct State {
@@ -104,7 +49,7 @@ struct Cost {
 class Search {
  public:
   Search(const Mesh& mesh, const Shape& shape, const Layout& from, const Layout& to, bool exchange)
-      : mesh_(mesh), shape_(shape), to_(to), exchange_(exchange), units_(find_units(mesh, from, to)) {
+      : mesh_(mesh), shape_(shape), to_(to), exchange_(exchange), units_(find_units(mesh, from, to, kFewAtoms)) {
     for (const Atoms& unit : units_) sizes_.push_back(mesh.parts(unit));
     kept_pending_ = to.pending_atoms();
     for (int k = 0; k < kReductions; ++k) {
