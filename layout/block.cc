@@ -45,10 +45,6 @@ bool inside(Block part, Block whole) { return part.begin >= whole.begin && part.
 }  // namespace
 
 Block block(int64_t elements, int64_t parts, int64_t index) {
-  if (elements < int64_t{1} << 31 && parts < int64_t{1} << 31) {  // the products fit: several times faster
-    const int64_t first = (index * elements + parts - 1) / parts;
-    return {first, ((index + 1) * elements + parts - 1) / parts - first};
-  }
   const auto begin = [&](int64_t i) {
     int64_t product = 0;  // as a rule it fits, and the division is then twenty times as fast
     if (!__builtin_mul_overflow(i, elements, &product) && !__builtin_add_overflow(product, parts - 1, &product)) {
