@@ -71,7 +71,8 @@ std::vector<Flag> partition_flags() {
 }
 
 std::vector<Flag> reshard_flags() {
-  return {{Flag::text, "mesh", "MESH", "\"data=2, model=4\""}, {Flag::text, "json", "FILE", "write the steps as JSON"}};
+  return {{Flag::text, "mesh", "MESH", "\"data=2, model=4\""}, {Flag::text, "json", "FILE", "write the steps as JSON"},
+          {Flag::integer, "ranks-per-host", "N", "consecutive ranks that share a host, for the time; all of them otherwise", 1, 1 << 24}};
 }
 
 std::string read_text(const std::string& path, const char* what) {
@@ -241,7 +242,8 @@ int run_reshard(Job& job, std::span<const std::string> words) {
   if (args.positional().size() != 3 || !args.has("mesh")) {
     throw UserError("usage: meshard reshard \"f32[4096,1024]\" \"[data, -]\" \"[-, data]\" --mesh \"data=4\"");
   }
-  return print_reshard(args.positional()[0], args.positional()[1], args.positional()[2], args.text("mesh"), args.text("json"));
+  return print_reshard(args.positional()[0], args.positional()[1], args.positional()[2], args.text("mesh"), args.text("json"),
+                       args.integer("ranks-per-host", 0));
 }
 
 struct Command {

@@ -3,6 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
+
+#include "meshard/layout/cost.h"
+#include "meshard/layout/shortest.h"
 
 namespace meshard {
 namespace {
@@ -108,6 +112,126 @@ ReshardStep move_step(const Mesh& mesh, const Layout& from, const Layout& to) {
   MESHARD_CHECK(false, fmt::format("no step from {} to {}", from.str(mesh), to.str(mesh)));
 }
 
+// The steps of one reshard; both layouts closed.
+class Planner {
+ public:
+  Planner(const Mesh& mesh, const Shape& shape, Layout from, Layout to)
+      : mesh_(mesh), shape_(shape), from_(std::move(from)), to_(std::move(to)) {}
+
+  // The fewest bytes, an exchange allowed.
+  std::vector<ReshardStep> exchanged() const {
+    if (from_.pending == to_.pending) return plain(false);
+    const AtomSet idle = mesh_.all() - from_.used() - to_.used();
+    // Idle ranks pay as soon as more than two values are added: the P - 1 of each element are then not added on all of
+    // them, and each gets the result once.
+    const bool use_idle = !idle.empty() && shape_.rank() > 0 && mesh_.parts(done()) > 2;
+    std::vector<ReshardStep> steps = plain(use_idle);
+    if (settled(steps)) return steps;
+    if (auto found = shortest_steps(mesh_, shape_, from_, to_, true)) {
+      const std::vector<ReshardStep> last = Planner(mesh_, shape_, found->empty() ? from_ : found->back().to, to_).plain(false);
+      found->insert(found->end(), last.begin(), last.end());
+      if (elements(*found) < elements(steps)) return *std::move(found);
+    }
+    return steps;
+  }
+
+  // The fewest bytes without an exchange.
+  std::vector<ReshardStep> sequence() const {
+    std::vector<ReshardStep> steps = exchanged();
+    if (std::none_of(steps.begin(), steps.end(), [](const auto& s) { return s.kind == Collective::exchange; }))
+      return steps;
+    if (auto found = shortest_steps(mesh_, shape_, from_, to_, false)) return *std::move(found);
+    return gathered(std::move(steps));
+  }
+
+  // Slices first, reduces what is left (scattering where the target is split by the pending axes), and moves the rest
+  // in one step. With `use_idle` the axes that neither layout uses split the value while it is reduced.
+  std::vector<ReshardStep> plain(bool use_idle) const {
+    std::vector<ReshardStep> steps;
+    Layout at = from_;
+    const auto go = [&](ReshardStep step) {
+      at = step.to;
+      steps.push_back(std::move(step));
+    };
+    const auto slice = [&](const Layout& ahead) {
+      if (ahead != at) go(move_step(mesh_, at, ahead));
+    };
+    Atoms idle;
+    if (use_idle) idle = (mesh_.all() - from_.used() - to_.used()).list();
+    if (at.pending != to_.pending) {
+      Layout ahead = slice_ahead(at, to_);
+      // Where the first call scatters, it puts the idle axes behind what it scatters: they are the first to be gathered.
+      if ((scattered(Reduction::sum) | scattered(Reduction::max) | scattered(Reduction::min)).empty())
+        append(ahead, std::exchange(idle, {}));
+      slice(ahead);
+    }
+    for (Reduction kind : {Reduction::sum, Reduction::max, Reduction::min}) {
+      const AtomSet reduced = at.pending_of(kind) - to_.pending_of(kind), scatter = scattered(kind);
+      if (!scatter.empty()) {
+        Layout next = scatter_over(at, scatter, kind, to_);
+        append(next, std::exchange(idle, {}));
+        go({Collective::reduce_scatter, scatter, kind, at, next});
+      }
+      if (AtomSet rest = reduced - scatter; !rest.empty()) {
+        Layout next = at;
+        next.pending_of(kind) = at.pending_of(kind) - rest;
+        go({Collective::all_reduce, rest, kind, at, next});
+      }
+    }
+    // An exchange needs no slice before it: each rank receives its own part only, and more ranks hold what it needs.
+    const Layout ahead = slice_ahead(at, to_);
+    if (ahead == to_ || move_step(mesh_, ahead, to_).kind != Collective::exchange) slice(ahead);
+    if (at != to_) go(move_step(mesh_, at, to_));
+    return steps;
+  }
+
+ private:
+  AtomSet done() const { return from_.pending_atoms() - to_.pending_atoms(); }
+  AtomSet scattered(Reduction kind) const {
+    return (from_.pending_of(kind) - to_.pending_of(kind)) & to_.split();
+  }
+  int64_t elements(const std::vector<ReshardStep>& steps) const {
+    return all_received_elements(mesh_, shape_, steps);
+  }
+  bool settled(const std::vector<ReshardStep>& steps) const {
+    return elements(steps) == least_elements(mesh_, shape_, from_, to_);
+  }
+
+  // Splits the dimension with the largest blocks further.
+  void append(Layout& layout, const Atoms& atoms) const {
+    if (atoms.empty()) return;
+    int widest = 0;
+    const auto width = [&](int d) { return shape_[d] / mesh_.parts(layout.atoms(d)); };
+    for (int d = 1; d < shape_.rank(); ++d)
+      if (width(d) > width(widest)) widest = d;
+    Atoms& split = layout.dims[static_cast<size_t>(widest)].atoms;
+    split.insert(split.end(), atoms.begin(), atoms.end());
+  }
+
+  // The steps with each exchange replaced by a gather of what stands elsewhere and a slice.
+  std::vector<ReshardStep> gathered(std::vector<ReshardStep> steps) const {
+    std::vector<ReshardStep> result;
+    for (ReshardStep& step : steps) {
+      if (step.kind != Collective::exchange) {
+        result.push_back(std::move(step));
+        continue;
+      }
+      Layout common = step.from;
+      for (int d = 0; d < common.rank(); ++d) {
+        Atoms& atoms = common.dims[static_cast<size_t>(d)].atoms;
+        while (!is_prefix(atoms, step.to.atoms(d))) atoms.pop_back();
+      }
+      if (common != step.from) result.push_back(move_step(mesh_, step.from, common));
+      if (common != step.to) result.push_back(move_step(mesh_, common, step.to));
+    }
+    return result;
+  }
+
+  const Mesh& mesh_;
+  const Shape& shape_;
+  Layout from_, to_;
+};
+
 }  // namespace
 
 ReshardStep step_of(Collective kind, AtomSet over, const Layout& from, const Layout& to) {
@@ -186,37 +310,26 @@ bool step_fits(const Mesh& mesh, const ReshardStep& step) {
   return false;
 }
 
-std::vector<ReshardStep> plan_reshard(const Mesh& mesh, const Shape& shape, const Layout& from, const Layout& to) {
+std::vector<ReshardStep> plan_reshard(const Mesh& mesh, const Shape& shape, const Layout& from, const Layout& to,
+                                      const ReshardOptions& options) {
   if (std::string why = reshard_obstacle(mesh, from, to); !why.empty()) throw UserError(why);
   MESHARD_CHECK(shape.rank() == from.rank(), fmt::format("{} laid out as {}", shape.str(), from.str(mesh)));
-  std::vector<ReshardStep> steps;
-  Layout at = from.closed();
-  const Layout target = to.closed();
-  const auto go = [&](ReshardStep step) {
-    at = step.to;
-    steps.push_back(std::move(step));
+  const Planner planner(mesh, shape, from.closed(), to.closed());
+  if (options.model == nullptr) return options.exchange ? planner.exchanged() : planner.sequence();
+  std::vector<ReshardStep> best;
+  int64_t least = -1;
+  const auto offer = [&](std::vector<ReshardStep> steps) {
+    const int64_t ns = steps_nanoseconds(*options.model, mesh, shape, steps, options.element_bytes);
+    if (least >= 0 && ns >= least) return;
+    least = ns;
+    best = std::move(steps);
   };
-  const auto slice = [&] {
-    if (Layout ahead = slice_ahead(at, target); ahead != at) go(move_step(mesh, at, ahead));
-  };
-
-  if (at.pending != target.pending) slice();
-  for (Reduction kind : {Reduction::sum, Reduction::max, Reduction::min}) {
-    const AtomSet done = at.pending_of(kind) - target.pending_of(kind);
-    if (AtomSet scatter = done & target.split(); !scatter.empty())
-      go({Collective::reduce_scatter, scatter, kind, at, scatter_over(at, scatter, kind, target)});
-    if (AtomSet rest = done - target.split(); !rest.empty()) {
-      Layout reduced = at;
-      reduced.pending_of(kind) = at.pending_of(kind) - rest;
-      go({Collective::all_reduce, rest, kind, at, reduced});
-    }
+  if (options.exchange) {
+    offer(planner.exchanged());
+    offer(planner.plain(false));
   }
-
-  // An exchange needs no slice before it: each rank receives its own part only, and more ranks hold what it needs.
-  const Layout ahead = slice_ahead(at, target);
-  if (ahead == target || move_step(mesh, ahead, target).kind != Collective::exchange) slice();
-  if (at != target) go(move_step(mesh, at, target));
-  return steps;
+  offer(planner.sequence());
+  return best;
 }
 
 }  // namespace meshard

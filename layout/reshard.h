@@ -35,12 +35,26 @@ AtomSet moved_atoms(const Layout& from, const Layout& to);
 // max, then min: a max cannot be done while a sum stays.
 std::string reshard_obstacle(const Mesh& mesh, const Layout& from, const Layout& to);
 
-// Right for every pair that reshard_obstacle allows (UserError for the others): uneven, sub-axes, moved axes, pending
-// sums. The last step's `to` is the `to` asked for, closed; no step where nothing changes. Slices first, reduces what
-// is left (scattering where the target is split by the pending axes), gathers last; where one all_gather, all_to_all or
-// permute does not do it, one exchange between pairs does. Without a reduction every rank receives what it needs and
-// lacks, and no more.
-std::vector<ReshardStep> plan_reshard(const Mesh& mesh, const Shape& shape, const Layout& from, const Layout& to);
+struct CostModel;
+
+struct ReshardOptions {
+  bool exchange = true;              // whether an exchange is a step
+  const CostModel* model = nullptr;  // set: the least estimated time (layout/cost.h), of the cheapest steps with and
+                                     // without an exchange; else the fewest bytes
+  int64_t element_bytes = 4;         // for the estimate
+};
+
+// The steps that receive the fewest elements over all ranks; among those, few steps. The last step's `to` is the `to`
+// asked for, closed; no step where nothing changes. Right for every pair that reshard_obstacle allows (UserError for the
+// others): uneven, sub-axes, moved axes, pending sums. Without a reduction every rank receives what it needs and lacks,
+// and no more: one all_gather, all_to_all or permute where that does it, else one exchange between pairs.
+//
+// A reduction is made on as small a part as the free axes allow: the value is sliced first, scattered where the target
+// is split by the pending axes, and gathered last. Where the axes stand in each other's way the places to scatter to are
+// searched (layout/shortest.h); on very large meshes on which many axes go separate ways the search ends early, and
+// the steps are right but may not be the cheapest.
+std::vector<ReshardStep> plan_reshard(const Mesh& mesh, const Shape& shape, const Layout& from, const Layout& to,
+                                      const ReshardOptions& options = {});
 
 // Whether the one collective step.kind over step.over (and step.reduction) makes step.to of step.from; used by the
 // verifier.
@@ -55,6 +69,8 @@ int64_t all_received_elements(const Mesh& mesh, const Shape& shape, const std::v
 int64_t busiest_received_elements(const Mesh& mesh, const Shape& shape, const ReshardStep& step);
 // The most pieces that one rank takes from other ranks in an all_to_all, permute or exchange.
 int64_t most_pieces(const Mesh& mesh, const Shape& shape, const ReshardStep& step);
+// Elements that ranks need of `to` and hold of `from`, over all ranks, pending axes taken as copies.
+int64_t kept_elements(const Mesh& mesh, const Shape& shape, const Layout& from, const Layout& to);
 // Least elements that the busiest rank must receive for from -> to without reductions: what it needs and does not hold.
 // Pending axes count as copies.
 int64_t lower_bound_elements(const Mesh& mesh, const Shape& shape, const Layout& from, const Layout& to);

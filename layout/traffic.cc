@@ -1,92 +1,231 @@
-// How many elements the steps of a reshard move: by formula where there is one, else by counting over the coordinates
-// of the atoms that take part.
+// How many elements the steps of a reshard move. Dimensions that share no atom are independent of each other, so each
+// group of dimensions is counted for itself and the counts are multiplied: by formula where blocks are even or nested,
+// else over the coordinates of the group's own atoms.
+#include <absl/container/inlined_vector.h>
+
 #include <algorithm>
+#include <numeric>
 
 #include "meshard/layout/reshard.h"
 
 namespace meshard {
 namespace {
 
-// A dimension whose split changes. Atoms are indices into the odometer of Count.
+using Ids = absl::InlinedVector<AtomId, 12>;
+
+// A dimension whose split changes, without the leading atoms that both layouts have and that split it evenly: those
+// make equal copies of one smaller problem.
 struct ChangedDim {
   int64_t elements = 0;
   int64_t from_parts = 1, to_parts = 1;
-  std::vector<int> from, to;
+  Ids from = {}, to = {};
+  AtomSet atoms = {};
 };
 
-int64_t position(const std::vector<int>& atoms, const std::vector<int64_t>& sizes, const std::vector<int64_t>& digits) {
-  int64_t at = 0;
-  for (int a : atoms) at = at * sizes[static_cast<size_t>(a)] + digits[static_cast<size_t>(a)];
-  return at;
-}
+using ChangedDims = absl::InlinedVector<ChangedDim, 4>;
+
+// What ranks need and hold of some of the dimensions: for each need that occurs, the least that such a rank holds.
+struct Case {
+  int64_t need = 0, hold = 0;
+};
 
 struct Moved {
-  int64_t kept = 0;     // elements that ranks need and hold, over all ranks
-  int64_t busiest = 0;  // most that one rank needs and lacks
-  int64_t pieces = 0;   // most blocks of other ranks that one rank takes from
+  int64_t kept = 0;                    // elements that ranks need and hold, summed over the coordinates of `atoms`
+  AtomSet atoms = {};                  // that the dimensions' layouts use
+  absl::InlinedVector<Case, 4> cases = {};  // one for each need
+  int64_t pieces = 0;                  // most blocks that one rank needs parts of
+  int64_t foreign = -1;                // the same for ranks that hold nothing of what they need; -1: there are none
+
+  void add(Case c) {
+    for (Case& known : cases)
+      if (known.need == c.need) {
+        known.hold = std::min(known.hold, c.hold);
+        return;
+      }
+    cases.push_back(c);
+  }
 };
+
+int64_t position(const Mesh& mesh, const Ids& atoms, const std::array<int64_t, 64>& digits) {
+  int64_t at = 0;
+  for (AtomId a : atoms) at = at * mesh.atom_size(a) + digits[a];
+  return at;
+}
 
 // How many blocks of `parts` have elements of `wanted`.
 int64_t blocks_met(Block wanted, int64_t elements, int64_t parts) {
   if (wanted.size == 0) return 0;
-  const auto at = [&](int64_t e) { return static_cast<int64_t>(static_cast<__int128>(e) * parts / elements); };
+  const bool fits = elements < int64_t{1} << 31 && parts < int64_t{1} << 31;
+  const auto at = [&](int64_t e) {
+    return fits ? e * parts / elements : static_cast<int64_t>(static_cast<__int128>(e) * parts / elements);
+  };
   return std::min(wanted.size, at(wanted.end() - 1) - at(wanted.begin) + 1);
 }
 
-// What changes hands between two layouts of a value, pending axes taken as copies.
-Moved count_moved(const Mesh& mesh, const Shape& shape, const Layout& from, const Layout& to) {
-  std::vector<ChangedDim> changed;
-  Atoms involved;  // the atoms that the count runs over
-  const auto index_of = [&](AtomId atom) {
-    const auto it = std::find(involved.begin(), involved.end(), atom);
-    if (it != involved.end()) return static_cast<int>(it - involved.begin());
-    involved.push_back(atom);
-    return static_cast<int>(involved.size()) - 1;
+bool begins_with(const Ids& list, const Ids& head) {
+  return head.size() <= list.size() && std::equal(head.begin(), head.end(), list.begin());
+}
+
+// Even blocks, and atoms of equal sizes level by level: two blocks meet if their digits agree, and then one lies in the
+// other.
+bool aligned(const Mesh& mesh, const ChangedDim& dim) {
+  if (dim.elements % dim.from_parts != 0 || dim.elements % dim.to_parts != 0) return false;
+  for (size_t i = 0; i < std::min(dim.from.size(), dim.to.size()); ++i)
+    if (mesh.atom_size(dim.from[i]) != mesh.atom_size(dim.to[i])) return false;
+  return true;
+}
+
+Moved count_aligned(const Mesh& mesh, std::span<const ChangedDim* const> dims) {
+  Moved moved;
+  std::array<AtomId, 64> root;  // of the atoms that must have equal digits where something is held
+  std::iota(root.begin(), root.end(), AtomId{0});
+  const auto find = [&](AtomId a) {
+    while (root[a] != a) a = root[a];
+    return a;
   };
-  int64_t same_elements = 1, same_parts = 1, same_largest = 1;  // of the dimensions that stay as they are
+  int64_t need = 1, hold = 1, pieces = 1;
+  bool always = true;  // every rank holds something of what it needs
+  for (const ChangedDim* dim : dims) {
+    moved.atoms = moved.atoms | dim->atoms;
+    need *= dim->elements / dim->to_parts;
+    hold *= dim->elements / std::max(dim->from_parts, dim->to_parts);
+    pieces *= std::max<int64_t>(1, dim->from_parts / dim->to_parts);
+    for (size_t i = 0; i < std::min(dim->from.size(), dim->to.size()); ++i) {
+      if (dim->from[i] == dim->to[i]) continue;
+      always = false;
+      root[find(dim->from[i])] = find(dim->to[i]);
+    }
+  }
+  moved.kept = hold;
+  for (AtomId a = 0; a < mesh.atom_count(); ++a)
+    if (moved.atoms.has(a) && root[a] == a) moved.kept *= mesh.atom_size(a);
+  moved.pieces = need > 0 ? pieces : 0;
+  if (hold == 0 || !always) moved.foreign = moved.pieces;
+  moved.add({need, always ? hold : 0});
+  return moved;
+}
+
+// One dimension, of which one split is a prefix of the other.
+Moved count_nested(const ChangedDim& dim) {
+  Moved moved{.kept = dim.elements, .atoms = dim.atoms};
+  const auto down = [&](int64_t parts) { return dim.elements / parts; };
+  const auto up = [&](int64_t parts) { return (dim.elements + parts - 1) / parts; };
+  if (dim.to_parts >= dim.from_parts) {
+    for (int64_t size : {up(dim.to_parts), down(dim.to_parts)}) moved.add({size, size});
+    moved.pieces = std::min<int64_t>(1, up(dim.to_parts));
+    if (down(dim.to_parts) == 0) moved.foreign = 0;
+    return moved;
+  }
+  // A block of `to` is `fine` blocks of `from`; all of them are large only if they fill a large one.
+  const int64_t fine = dim.from_parts / dim.to_parts, large = up(dim.to_parts), small = down(dim.to_parts);
+  const int64_t least = large == fine * up(dim.from_parts) ? up(dim.from_parts) : down(dim.from_parts);
+  moved.add({large, least});
+  if (small != large) moved.add({small, down(dim.from_parts)});
+  moved.pieces = std::min(large, fine);
+  if (least == 0) {
+    moved.foreign = moved.pieces;
+  } else if (small != large && down(dim.from_parts) == 0) {
+    moved.foreign = std::min(small, fine);
+  }
+  return moved;
+}
+
+Moved count_coordinates(const Mesh& mesh, std::span<const ChangedDim* const> dims, bool with_pieces) {
+  Moved moved;
+  for (const ChangedDim* dim : dims) moved.atoms = moved.atoms | dim->atoms;
+  const Atoms atoms = moved.atoms.list();
+  std::array<int64_t, 64> digits = {};
+  const int64_t coordinates = mesh.parts(atoms);
+  for (int64_t i = 0; i < coordinates; ++i) {
+    int64_t need = 1, hold = 1, pieces = 1;
+    for (const ChangedDim* dim : dims) {
+      const Block wanted = block(dim->elements, dim->to_parts, position(mesh, dim->to, digits));
+      need *= wanted.size;
+      hold *= intersect(wanted, block(dim->elements, dim->from_parts, position(mesh, dim->from, digits))).size;
+      if (with_pieces) pieces *= blocks_met(wanted, dim->elements, dim->from_parts);
+    }
+    moved.kept += hold;
+    moved.add({need, hold});
+    moved.pieces = std::max(moved.pieces, pieces);
+    if (hold == 0) moved.foreign = std::max(moved.foreign, pieces);
+    for (size_t a = atoms.size(); a-- > 0;) {
+      if (++digits[atoms[a]] < mesh.atom_size(atoms[a])) break;
+      digits[atoms[a]] = 0;
+    }
+  }
+  return moved;
+}
+
+Moved count_group(const Mesh& mesh, std::span<const ChangedDim* const> dims, bool with_pieces) {
+  const ChangedDim& first = *dims[0];
+  if (dims.size() == 1 && (begins_with(first.from, first.to) || begins_with(first.to, first.from)))
+    return count_nested(first);
+  if (std::all_of(dims.begin(), dims.end(), [&](const ChangedDim* dim) { return aligned(mesh, *dim); }))
+    return count_aligned(mesh, dims);
+  return count_coordinates(mesh, dims, with_pieces);
+}
+
+Moved both(const Moved& a, const Moved& b) {
+  Moved moved{.kept = a.kept * b.kept, .atoms = a.atoms | b.atoms, .pieces = a.pieces * b.pieces};
+  for (const Case& x : a.cases)
+    for (const Case& y : b.cases) moved.add({x.need * y.need, x.hold * y.hold});
+  if (a.foreign >= 0) moved.foreign = a.foreign * b.pieces;
+  if (b.foreign >= 0) moved.foreign = std::max(moved.foreign, b.foreign * a.pieces);
+  return moved;
+}
+
+// What changes hands between two layouts of a value, pending axes taken as copies. `kept` is summed over all ranks;
+// `pieces` and `foreign` mean something only if asked for.
+Moved count_moved(const Mesh& mesh, const Shape& shape, const Layout& from, const Layout& to,
+                  bool with_pieces = false) {
+  ChangedDims changed;
+  int64_t same_elements = 1, same_largest = 1, parts = 1;
   for (int d = 0; d < shape.rank(); ++d) {
     const Atoms &a = from.atoms(d), &b = to.atoms(d);
     if (a == b) {
       same_elements *= shape[d];
-      same_parts *= mesh.parts(a);
       same_largest *= block(shape[d], mesh.parts(a), 0).size;
+      parts *= mesh.parts(a);
       continue;
     }
-    // Leading atoms that both have and that split evenly make equal copies of one smaller problem.
     ChangedDim dim{.elements = shape[d]};
     size_t skip = 0;
     while (skip < a.size() && skip < b.size() && a[skip] == b[skip] && dim.elements % mesh.atom_size(a[skip]) == 0)
       dim.elements /= mesh.atom_size(a[skip++]);
-    for (AtomId atom : std::span(a).subspan(skip)) dim.from.push_back(index_of(atom));
-    for (AtomId atom : std::span(b).subspan(skip)) dim.to.push_back(index_of(atom));
-    dim.from_parts = mesh.parts(std::span(a).subspan(skip));
-    dim.to_parts = mesh.parts(std::span(b).subspan(skip));
+    dim.from.assign(a.begin() + static_cast<ptrdiff_t>(skip), a.end());
+    dim.to.assign(b.begin() + static_cast<ptrdiff_t>(skip), b.end());
+    dim.from_parts = mesh.parts(dim.from);
+    dim.to_parts = mesh.parts(dim.to);
+    dim.atoms = AtomSet::of(dim.from) | AtomSet::of(dim.to);
     changed.push_back(std::move(dim));
   }
-
-  Moved moved;
-  std::vector<int64_t> sizes, digits(involved.size(), 0);
-  for (AtomId atom : involved) sizes.push_back(mesh.atom_size(atom));
-  const int64_t coordinates = mesh.parts(involved);
-  for (int64_t i = 0; i < coordinates; ++i) {
-    int64_t need = 1, hold = 1, pieces = 1;
-    for (const ChangedDim& dim : changed) {
-      const Block wanted = block(dim.elements, dim.to_parts, position(dim.to, sizes, digits));
-      need *= wanted.size;
-      pieces *= blocks_met(wanted, dim.elements, dim.from_parts);
-      hold *= intersect(wanted, block(dim.elements, dim.from_parts, position(dim.from, sizes, digits))).size;
+  Moved moved{.kept = 1, .pieces = 1};
+  moved.add({1, 1});
+  absl::InlinedVector<bool, 4> done(changed.size(), false);
+  for (size_t first = 0; first < changed.size(); ++first) {
+    if (done[first]) continue;
+    absl::InlinedVector<const ChangedDim*, 4> group = {&changed[first]};
+    AtomSet atoms = changed[first].atoms;
+    done[first] = true;
+    for (size_t d = first + 1; d < changed.size(); ++d) {
+      if (done[d] || (changed[d].atoms & atoms).empty()) continue;
+      group.push_back(&changed[d]);
+      atoms = atoms | changed[d].atoms;
+      done[d] = true;
+      d = first;  // what this one brought may join an earlier one
     }
-    moved.kept += hold;
-    moved.busiest = std::max(moved.busiest, need - hold);
-    moved.pieces = std::max(moved.pieces, pieces - (hold > 0 ? 1 : 0));
-    for (size_t a = digits.size(); a-- > 0;) {
-      if (++digits[a] < sizes[a]) break;
-      digits[a] = 0;
-    }
+    moved = both(moved, count_group(mesh, group, with_pieces));
   }
-  moved.kept *= same_elements * (mesh.size() / (coordinates * same_parts));
-  moved.busiest *= same_largest;
+  moved.kept *= same_elements * (mesh.size() / (mesh.parts(moved.atoms) * parts));
+  for (Case& c : moved.cases) c = {c.need * same_largest, c.hold * same_largest};
+  if (same_largest == 0) moved.pieces = moved.foreign = 0;
   return moved;
+}
+
+int64_t busiest(const Moved& moved) {
+  int64_t most = 0;
+  for (const Case& c : moved.cases) most = std::max(most, c.need - c.hold);
+  return most;
 }
 
 // Elements that one rank of a group of `ranks` receives in an all_reduce of n: those of a reduce_scatter of the flat
@@ -161,7 +300,7 @@ int64_t busiest_received_elements(const Mesh& mesh, const Shape& shape, const Re
     case Collective::all_to_all:
     case Collective::permute:
     case Collective::exchange:
-      return count_moved(mesh, shape, step.from, step.to).busiest;
+      return busiest(count_moved(mesh, shape, step.from, step.to));
     case Collective::slice:
     case Collective::broadcast:
     case Collective::barrier:
@@ -171,11 +310,16 @@ int64_t busiest_received_elements(const Mesh& mesh, const Shape& shape, const Re
 }
 
 int64_t most_pieces(const Mesh& mesh, const Shape& shape, const ReshardStep& step) {
-  return count_moved(mesh, shape, step.from, step.to).pieces;
+  const Moved moved = count_moved(mesh, shape, step.from, step.to, true);
+  return std::max(moved.pieces - 1, moved.foreign);  // of its own block a rank takes no piece
+}
+
+int64_t kept_elements(const Mesh& mesh, const Shape& shape, const Layout& from, const Layout& to) {
+  return count_moved(mesh, shape, from, to).kept;
 }
 
 int64_t lower_bound_elements(const Mesh& mesh, const Shape& shape, const Layout& from, const Layout& to) {
-  return count_moved(mesh, shape, from, to).busiest;
+  return busiest(count_moved(mesh, shape, from, to));
 }
 
 }  // namespace meshard

@@ -17,7 +17,12 @@ steps 'all_reduce 128' 'f32[4,8]' '[-, -] + sum(model)' '[-, -]' 'model=2'
 steps 'reduce_scatter 64' 'f32[4,8]' '[-, -] + sum(model)' '[model, -]' 'model=2'
 steps 'all_gather 32' 'f32[8,8]' '[model:2, -]' '[-, model:(2)4]' 'data=2, model=8'
 wants 0 "${reshard[@]}" 'f32[0,8]' '[data, -]' '[-, -]' --mesh data=3 && printed 'busiest device receives 0 bytes'
-wants 0 "${reshard[@]}" 'f32[5,7]' '[data, -]' '[-, -]' --mesh data=3 && printed 'busiest device receives 112 bytes, all devices 280; lower bound without reductions 112'
+wants 0 "${reshard[@]}" 'f32[5,7]' '[data, -]' '[-, -]' --mesh data=3 && printed 'busiest device receives 112 bytes, all devices 280; lower bound without reductions 112, of all devices 280'
+wants 0 "${reshard[@]}" 'f32[16,16]' '[x, y]' '[y, x]' --mesh 'x=4, y=2' && printed '2 messages, about 4032 ns' &&
+  printed 'without an exchange: ' && printed 'chosen for the fewest bytes over all devices; by time it is the same'
+wants 0 "${reshard[@]}" 'f32[4,4]' '[-, -] + sum(x)' '[-, -]' --mesh 'x=4, y=2' && printed 'in the least time: all_reduce: busiest device 96 bytes, all devices 768, 6 messages'
+# A mesh with more devices than could be visited.
+wants 0 timeout 5 "${reshard[@]}" 'f32[16777216,64]' '[data, -]' '[-, -]' --mesh data=16777216 && printed 'busiest device receives 4294967040 bytes'
 
 refused 'usage: meshard reshard "f32[4096,1024]" "[data, -]" "[-, data]" --mesh "data=4"' "${reshard[@]}" 'f32[5,7]'
 bad() { refused "$1" "${reshard[@]}" "$2" "$3" "$4" --mesh 'data=2, model=3'; }

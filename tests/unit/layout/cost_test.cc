@@ -20,8 +20,8 @@ TEST_CASE("messages and time of steps", "[cost]") {
   const std::vector<Row> rows = {
       {"[-, -]", "[x, y]", 0, 0},
       {"[x, -]", "[-, -]", 3, 3000 + 500 * 192},
-      {"[-, -] + sum(x)", "[x, -]", 3, 3000 + 500 * 192},
-      {"[-, -] + sum(x)", "[-, -]", 6, 6000 + 500 * 384},
+      {"[-, y] + sum(x)", "[x, y]", 3, 3000 + 500 * 96},
+      {"[-, y] + sum(x)", "[-, y]", 6, 6000 + 500 * 192},
       {"[x, -]", "[-, x]", 3, 3000 + 500 * 48},
       {"[(x,y), -]", "[(y,x), -]", 1, 1000 + 500 * 32},
       // Rows 0-7 of 16 from four ranks that have four each, of a rank's own y: two pieces; rank x=2, y=0 has none.

@@ -8,37 +8,13 @@
 #include <catch2/catch.hpp>
 #include <random>
 
-#include "meshard/layout/reshard.h"
+#include "meshard/layout/search_reshard.h"
 
 namespace meshard {
 namespace {
 
 using Values = std::vector<int64_t>;
 constexpr std::array kKinds = {Reduction::sum, Reduction::max, Reduction::min};
-
-// Every layout of a value of `rank` dimensions: each atom is free, anywhere in a dimension's list, or pending.
-std::vector<Layout> all_layouts(const Mesh& mesh, int rank, const std::vector<Reduction>& pending) {
-  std::vector<Layout> layouts = {Layout(rank)};
-  for (AtomId atom = 0; atom < mesh.atom_count(); ++atom) {
-    std::vector<Layout> next;
-    for (const Layout& base : layouts) {
-      next.push_back(base);
-      for (int d = 0; d < rank; ++d) {
-        for (size_t i = 0; i <= base.atoms(d).size(); ++i) {
-          next.push_back(base);
-          Atoms& atoms = next.back().dims[static_cast<size_t>(d)].atoms;
-          atoms.insert(atoms.begin() + static_cast<ptrdiff_t>(i), atom);
-        }
-      }
-      for (Reduction kind : pending) {
-        next.push_back(base);
-        next.back().pending_of(kind).add(atom);
-      }
-    }
-    layouts = std::move(next);
-  }
-  return layouts;
-}
 
 Rect whole(const Shape& shape) {
   Rect rect;
@@ -168,19 +144,20 @@ class Simulator {
   }
 
   // Plans from -> to, runs it, and compares. "" or what is wrong.
-  std::string check(const std::vector<Values>& parts, const Layout& from, const Layout& to) const {
-    const std::vector<ReshardStep> steps = plan_reshard(mesh_, shape_, from, to);
+  std::string check(const std::vector<Values>& parts, const Layout& from, const Layout& to, bool exchange) const {
+    const std::vector<ReshardStep> steps = plan_reshard(mesh_, shape_, from, to, {.exchange = exchange});
     Devices at = shards(parts, from);
     Values received(static_cast<size_t>(mesh_.size()), 0);
     for (size_t i = 0; i < steps.size(); ++i) {
       if (steps[i].from != (i == 0 ? from : steps[i - 1].to)) return "the steps do not join";
       if (std::string wrong = run(steps[i], at, received); !wrong.empty())
         return fmt::format("step {}, {}: {}", i, name(steps[i].kind), wrong);
+      if (steps[i].kind == Collective::exchange && !exchange) return "an exchange";
     }
     if ((steps.empty() ? from : steps.back().to) != to) return "does not end where it should";
     if (at.values != shards(from.pending == to.pending ? parts : reduced(parts, from, to), to).values)
       return "wrong values";
-    if (from.pending != to.pending) return "";
+    if (from.pending != to.pending || !exchange) return "";
     int64_t most = 0;
     for (int64_t r = 0; r < mesh_.size(); ++r) {
       const Rect need = local_rect(mesh_, shape_, to, rank(r));
@@ -253,9 +230,13 @@ int64_t check_pairs(const char* mesh_text, const Shape& shape, const std::vector
         continue;
       }
       ++checked;
-      const std::string wrong = simulator.check(parts, from, to);
-      if (!wrong.empty())
-        FAIL(mesh.str() << "; " << shape.str() << " " << from.str(mesh) << " -> " << to.str(mesh) << ": " << wrong);
+      for (bool exchange : {true, false}) {
+        if (!exchange && checked % 3 != 0) continue;
+        const std::string wrong = simulator.check(parts, from, to, exchange);
+        if (!wrong.empty())
+          FAIL(mesh.str() << "; " << shape.str() << " " << from.str(mesh) << " -> " << to.str(mesh)
+                          << (exchange ? ": " : " without an exchange: ") << wrong);
+      }
     }
   }
   return checked;
@@ -297,5 +278,14 @@ TEST_CASE("reshards of a value of three dimensions", "[reshard]") {
 }
 
 TEST_CASE("every reshard of a scalar", "[reshard]") { CHECK(check_pairs("x=2, y=3", Shape{}, kAll) == 43); }
+
+// Every mesh of up to 16 devices, as bench/reshard_table.cc has them: minutes.
+TEST_CASE("every reshard on up to sixteen devices", "[.slow]") {
+  for (const char* mesh : {"x=2", "x=3", "x=4", "x=5", "x=6", "x=3, y=2", "x=7", "x=8", "x=9", "x=10", "x=5, y=2", "x=11",
+                           "x=12", "x=2, y=3, z=2", "x=3, y=4", "x=13", "x=14", "x=7, y=2", "x=15", "x=5, y=3", "x=16"}) {
+    for (const Shape& shape : {Shape{48}, Shape{19}, Shape{16, 24}, Shape{7, 5}, Shape{6, 4, 16}, Shape{5, 3, 2}})
+      check_pairs(mesh, shape, kSum);
+  }
+}
 
 }  // namespace meshard

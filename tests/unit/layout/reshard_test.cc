@@ -72,12 +72,19 @@ TEST_CASE("steps and received elements on two axes", "[reshard]") {
        {"[-, -] + sum(x,y)", "[x, y]", "reduce_scatter", v * (m * n - 1) / (m * n)},
        {"[-, -] + sum(x,y)", "[-, -]", "all_reduce", 2 * v * (m * n - 1) / (m * n)},
        {"[-, -] + sum(x)", "[y, -]", "slice all_reduce", 2 * v / n * (m - 1) / m},
+       // y is idle: its ranks share the sum and gather it, 3/4 + 1/2 of v where adding on all of them is 6/4.
+       {"[-, -] + sum(x)", "[-, -]", "slice all_reduce all_gather", 2 * v / n * (m - 1) / m + v / n},
+       {"[-, -] + sum(y)", "[-, -]", "all_reduce", 2 * v * (n - 1) / n},
+       // What is scattered stands before what is sliced: the search finds it, where slicing first moves more.
+       {"[x:2, -] + sum(y)", "[(y,x:2,x:(2)2), -]", "reduce_scatter permute", v / 4 * (n - 1) / n / 2 * 2 + v / 8},
        {"[-, -] + sum(x)", "[y, x]", "slice reduce_scatter", v / n * (m - 1) / m},
        {"[-, -] + sum(x,y)", "[x, -]", "reduce_scatter all_reduce", v * (m - 1) / m + 2 * v / m * (n - 1) / n},
        {"[-, -] + sum(x)", "[(x,y), -]", "reduce_scatter", v / n * (m - 1) / m},
        {"[y, -] + sum(x)", "[(x,y), -]", "reduce_scatter permute", v / n * (m - 1) / m + v / (m * n)},
        {"[y, -] + sum(x)", "[-, -]", "all_reduce all_gather", 2 * v / n * (m - 1) / m + v / n},
-       {"[-, -] + sum(x) + max(y)", "[-, -]", "all_reduce all_reduce", 2 * v * (m - 1) / m + 2 * v * (n - 1) / n}});
+       // Of the max, too, each rank makes its part only.
+       {"[-, -] + sum(x) + max(y)", "[-, -]", "reduce_scatter reduce_scatter all_gather",
+        v * (m - 1) / m + v / m * (n - 1) / n + v * (m * n - 1) / (m * n)}});
 }
 
 TEST_CASE("open flags make no step, and steps are closed", "[reshard]") {
