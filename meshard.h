@@ -14,3 +14,5 @@
 #include "meshard/runtime/compile.h"
 #include "meshard/runtime/dtensor_functions.h"
 #include "meshard/runtime/session.h"
+#include "meshard/sharding/diff_bills.h"
+#include "meshard/sharding/expect_bill.h"

@@ -113,6 +113,12 @@ Bill make_bill(const Program& local) {
   return bill;
 }
 
+int64_t Bill::collectives() const {
+  int64_t sum = 0;
+  for (const BillLine& line : lines) sum += line.count;
+  return sum;
+}
+
 std::string Bill::table(bool causes) const {
   struct Row {
     std::string what, over, value, cause;

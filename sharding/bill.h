@@ -36,6 +36,8 @@ struct Bill {
   int64_t flops = 0;                      // of the busiest device
   int64_t peak_bytes = 0;                 // set by runtime's memory plan
 
+  int64_t collectives() const;            // run in one step, each call of a function counted
+
   // The same communication: kinds, axes, counts and bytes.
   std::string table(bool causes) const;   // text for people; lines alike in all but the value are added up unless `causes`
   std::string json() const;               // DESIGN section 11
