@@ -6,10 +6,12 @@
 #include "meshard/ir/parse.h"
 #include "meshard/launch/options.h"
 #include "meshard/launch/plan.h"
+#include "meshard/launch/report.h"
 #include "meshard/launch/reshard.h"
 #include "meshard/launch/train.h"
 #include "meshard/models/plans.h"
 #include "meshard/ops/table.h"
+#include "meshard/runtime/explained.h"
 #include "meshard/runtime/simulate.h"
 
 namespace meshard {
@@ -81,7 +83,8 @@ int run_partition(Job& job, std::span<const std::string> words) {
   const std::string& path = args.positional()[0];
   CompileOptions options;
   std::string error;
-  Compiled compiled;
+  Explained explained;
+  Compiled& compiled = explained.step;
   Program program;
   try {
     std::string text = read_text(path, "program");
@@ -89,7 +92,9 @@ int run_partition(Job& job, std::span<const std::string> words) {
     program = parse_program(text, path, op_table());
     options.partition = parse_mode(args.text("mode", "auto"));
     options.passes.dump = args.text("dump");
-    compiled = args.has("plan") ? compile(program, load_plan(args.text("plan")), program.mesh, options) : compile(program, options);
+    const auto plan = args.has("plan") ? std::optional(load_plan(args.text("plan"))) : std::nullopt;
+    if (args.has("explain")) explained = explain_plan(program, plan, program.mesh, options);
+    else compiled = plan ? compile(program, *plan, program.mesh, options) : compile(program, options);
   } catch (const UserError& e) {
     error = e.what();
   }
@@ -97,8 +102,9 @@ int run_partition(Job& job, std::span<const std::string> words) {
   if (job.size() > 1) agree_on_text(*job.devices(job.size(), false, "")[0], "program", compiled.digest_text);
   if (job.first()) {
     fmt::print("{}", print(compiled.local));
-    if (args.has("explain")) fmt::print("\n{}", compiled.bill.table(true));
-    if (args.has("json")) write_text(args.text("json"), compiled.bill.json());
+    if (args.has("explain")) fmt::print("\n{}", explained.why.text());
+    print_warnings(compiled);
+    if (args.has("json")) write_text(args.text("json"), args.has("explain") ? explained.why.json() : compiled.bill.json());
   }
   if (!args.has("check") || !job.first()) return 0;
   const CheckResult check = check_partition(program, compiled, 1);

@@ -4,6 +4,7 @@
 
 #include "meshard/ir/parse.h"
 #include "meshard/launch/options.h"
+#include "meshard/launch/page.h"
 #include "meshard/launch/report.h"
 #include "meshard/models/train_step.h"
 #include "meshard/ops/table.h"
@@ -63,8 +64,22 @@ void print_subject(const Subject& s, const std::string& plan, const Compiled& st
   fmt::print("peak memory {} a device\n\ncommunication bill of one run:\n{}\n", bytes_text(step.bill.peak_bytes), step.bill.table(false));
 }
 
+PageHead head_of(const Subject& s, const std::optional<Plan>& plan) {
+  PageHead head{s.path, "", s.path, s.text ? read_text(s.path, "program") : ""};
+  if (!s.text) {
+    head.title = s.model.model.name;
+    head.subtitle = fmt::format("one training step of {} x {} tokens, {} parameters", s.model.batch, s.model.seq, param_count(s.model.model));
+  }
+  if (plan) {
+    head.source_name = plan->file();
+    head.source_text = plan->text();
+    head.subtitle += (head.subtitle.empty() ? "plan " : "; plan ") + plan->file();
+  }
+  return head;
+}
+
 int run_diff(const Args& args, const Subject& s, const CompileOptions& options) {
-  for (const char* flag : {"plan", "explain", "max-bytes", "max-collectives"}) {
+  for (const char* flag : {"plan", "explain", "html", "max-bytes", "max-collectives"}) {
     if (args.has(flag)) throw UserError(fmt::format("--diff A B compares two plans and takes no --{}", flag));
   }
   const std::vector<std::string> names = args.words("diff");
@@ -80,6 +95,7 @@ int run_diff(const Args& args, const Subject& s, const CompileOptions& options) 
 std::vector<Flag> plan_flags() {
   std::vector<Flag> flags = model_flags();
   for (Flag f : std::vector<Flag>{{Flag::boolean, "explain", "", "say for each collective why it is there"},
+                                  {Flag::text, "html", "FILE", "write the program, its layouts and its bill as a page of one file"},
                                   {Flag::text, "diff", "A B", "what a change from plan A to plan B costs", 0, 0, {}, 2},
                                   {Flag::text, "mode", "MODE", "auto, explicit or budget=BYTES"},
                                   {Flag::integer, "max-bytes", "N", "status 2 if the busiest device receives more in a step", 0, kMostBytes},
@@ -101,10 +117,14 @@ int run_plan(Job& job, std::span<const std::string> words) {
   std::optional<Plan> plan;
   if (!s.text) plan = s.model.plan;
   else if (args.has("plan")) plan = load_plan(args.text("plan"));
-  const Compiled step = s.compiled(plan, options);
+  const bool explains = args.has("explain") || args.has("html");
+  const Explained explained = explains ? explain_plan(s.program, plan, s.mesh, options) : Explained{s.compiled(plan, options), {}};
+  const Compiled& step = explained.step;
   print_subject(s, plan ? plan->file() : "", step);
-  if (args.has("explain")) fmt::print("{}", step.bill.table(true));
-  if (args.has("json")) write_text(args.text("json"), step.bill.json());
+  print_warnings(step);
+  if (args.has("explain")) fmt::print("{}", explained.why.text());
+  if (args.has("html")) write_text(args.text("html"), plan_page(head_of(s, plan), explained));
+  if (args.has("json")) write_text(args.text("json"), args.has("explain") ? explained.why.json() : step.bill.json());
   BillCheck check = expect_bill(step.bill);
   if (args.has("max-bytes")) check.at_most_bytes(args.integer("max-bytes", 0));
   if (args.has("max-collectives")) check.at_most_collectives(args.integer("max-collectives", 0));

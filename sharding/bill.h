@@ -26,6 +26,8 @@ struct BillLine {
   std::string cause;
   bool asked = false;       // by a layout that is written
   Place source;
+  int function = 0, op = 0;         // where it stands in the local program
+  std::vector<std::string> values;  // that its message carries, without what tells copies apart: "block: %p"
 };
 
 struct Bill {

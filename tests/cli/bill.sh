@@ -33,4 +33,14 @@ wants 0 "$meshard" plan "${step[@]}" --diff zero3 zero3 && printed "no value's c
 refused '--diff needs 2 values: --diff A B' "$meshard" plan "${step[@]}" --diff data
 refused '--diff takes 2 values without "=": --diff A B' "$meshard" plan "${step[@]}" --diff=data zero3
 refused '--diff A B compares two plans and takes no --plan' "$meshard" plan "${step[@]}" --plan data --diff data zero3
+
+# Why: as text, as JSON of its own, and as a page that fetches nothing.
+wants 0 "$meshard" plan product.mesh --explain --json why.json --html page.html && printed 'made by einsum %g, %down (product.mesh:6:3)'
+json why.json 'j["version"] == 1 and j["kind"] == "explanation" and j["collectives"][0]["change"]["from"] == "[data, -] + sum(model)"'
+grep -q 'id="data">{' page.html || fail 'the page has no data'
+! grep -qE 'src=|href="[^#]|@import|url\(' page.html || fail 'the page fetches something'
+wants 0 "$meshard" plan product.mesh --mode explicit
+sed 's/ \[data, -\]$//' product.mesh > free.mesh
+wants 2 "$meshard" plan free.mesh --mode explicit && printed 'explicit mode: 1 collective is neither written' err && printed 'behind %y' err
+wants 2 "$meshard" plan product.mesh --mode budget=71 && printed '72 is the least known for these layouts' err
 finish
