@@ -16,8 +16,8 @@
 namespace meshard {
 
 struct ExplainOptions {
-  size_t most_edits = 400;
-  size_t most_alternatives = 12;  // ops of which the choices not taken are priced; each takes a search over the program an option
+  size_t most_edits = 120;
+  size_t most_alternatives = 6;  // ops of which the choices not taken are priced; each takes a search over the program an option
   CostModel cost;
 };
 

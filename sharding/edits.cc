@@ -10,7 +10,8 @@
 namespace meshard {
 namespace {
 
-constexpr size_t kKeptEdits = 3;  // for each collective
+constexpr size_t kKeptEdits = 3;    // for each collective
+constexpr int64_t kFlopsFree = 20;  // a raise by one in so many counts for nothing
 
 // A layout's text cut at its commas: "[(data,model), -] + sum(x)" is {{"data", "model"}, {}} and " + sum(x)".
 struct Entries {
@@ -160,12 +161,15 @@ std::string replaced(const std::string& text, const Place& place, const std::str
   return text.substr(0, at) + after + text.substr(at + before.size());
 }
 
-// What removes a collective leaves none of this kind of value over these axes.
-bool has(const Bill& bill, const Mesh& mesh, const std::string& value, AtomSet atoms) {
+// The bytes of the collectives that carry the value over these axes; -1: there is none.
+int64_t bytes_of(const Bill& bill, const Mesh& mesh, const std::string& value, AtomSet atoms) {
   const std::string over = mesh.atoms_text(atoms);
-  return std::any_of(bill.lines.begin(), bill.lines.end(), [&](const BillLine& l) {
-    return std::find(l.values.begin(), l.values.end(), value) != l.values.end() && bill.mesh.atoms_text(l.over) == over;
-  });
+  int64_t bytes = -1;
+  for (const BillLine& l : bill.lines) {
+    if (std::find(l.values.begin(), l.values.end(), value) == l.values.end() || bill.mesh.atoms_text(l.over) != over) continue;
+    bytes = std::max<int64_t>(bytes, 0) + l.bytes;
+  }
+  return bytes;
 }
 
 }  // namespace
@@ -273,11 +277,15 @@ Edited apply(const LayoutEdit& edit, const Program& program, const Plan* plan) {
 void find_edits(Explanations& all, const Program& closed, const Program& program, const Plan* plan, const Replan& replan, size_t most) {
   using Key = std::tuple<std::string, int, int, std::string, std::string, std::string, std::string>;
   std::map<Key, std::optional<Bill>> bills;
+  bool all_tried = true;
   const auto bill_of = [&](const LayoutEdit& edit) -> const Bill* {
     const Key key{edit.place.file, edit.place.line, edit.place.column, edit.after, edit.pattern, edit.function, edit.value};
     const auto found = bills.find(key);
     if (found != bills.end()) return found->second ? &*found->second : nullptr;
-    if (bills.size() >= most) return nullptr;
+    if (bills.size() >= most) {
+      all_tried = false;
+      return nullptr;
+    }
     auto& bill = bills[key];
     try {
       const Edited changed = apply(edit, program, plan);
@@ -296,18 +304,26 @@ void find_edits(Explanations& all, const Program& closed, const Program& program
       }
     }
     for (LayoutEdit& edit : edits_that_pin(closed, plan, e.value, e.from, e.to)) edits.push_back(std::move(edit));
-    e.edits_searched = true;
+    all_tried = true;
     for (const LayoutEdit& edit : edits) {
       const Bill* bill = bill_of(edit);
-      if (bill == nullptr || has(*bill, all.mesh, e.value, line.over)) continue;
-      RemovingEdit r{edit.place, edit.text(), bill->bytes - all.bytes, bill->bytes_all_devices - all.bytes_all_devices,
+      if (bill == nullptr) continue;
+      const int64_t left = bytes_of(*bill, all.mesh, e.value, line.over);
+      const bool cheaper = left < line.bytes && bill->bytes_all_devices < all.bytes_all_devices;
+      // What moves as much in as many collectives only calls it by another name.
+      const bool same = bill->bytes_all_devices == all.bytes_all_devices && bill->collectives() == all.collectives;
+      if (same || (left >= 0 && !cheaper)) continue;
+      RemovingEdit r{left < 0, edit.place, edit.text(), bill->bytes - all.bytes, bill->bytes_all_devices - all.bytes_all_devices,
                      bill->peak_bytes - all.peak_bytes, bill->flops - all.flops, bill->collectives() - all.collectives};
       const bool known = std::any_of(e.edits.begin(), e.edits.end(), [&](const RemovingEdit& x) { return x.place == r.place && x.change == r.change; });
       if (!known) e.edits.push_back(std::move(r));
     }
-    std::stable_sort(e.edits.begin(), e.edits.end(), [](const RemovingEdit& a, const RemovingEdit& b) {
-      return std::tuple(std::max<int64_t>(a.flops, 0), a.bytes_all_devices, a.peak_bytes) < std::tuple(std::max<int64_t>(b.flops, 0), b.bytes_all_devices, b.peak_bytes);
+    e.edits_searched = all_tried;
+    const auto raised = [&](const RemovingEdit& x) { return std::max<int64_t>(x.flops - all.flops / kFlopsFree, 0); };
+    std::stable_sort(e.edits.begin(), e.edits.end(), [&](const RemovingEdit& a, const RemovingEdit& b) {
+      return std::tuple(!a.removes, raised(a), a.bytes_all_devices, a.peak_bytes) < std::tuple(!b.removes, raised(b), b.bytes_all_devices, b.peak_bytes);
     });
+    while (!e.edits.empty() && e.edits[0].removes != e.edits.back().removes) e.edits.pop_back();
     if (e.edits.size() > kKeptEdits) e.edits.resize(kKeptEdits);
   }
 }

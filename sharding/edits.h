@@ -51,7 +51,7 @@ Edited apply(const LayoutEdit& edit, const Program& program, const Plan* plan);
 using Replan = std::function<Bill(const Program&, const Plan*)>;
 
 // Looks for the edits that remove each collective, those of the largest ones first, and compiles each edit once, at most
-// `most` of them. Best are those that do not raise flops, then by bytes of all devices, then by memory.
+// `most` of them. Best are those that raise flops by 5 % at most, then by bytes of all devices, then by memory.
 void find_edits(Explanations& all, const Program& closed, const Program& program, const Plan* plan, const Replan& replan, size_t most);
 
 }  // namespace meshard

@@ -344,7 +344,10 @@ void find_alternatives(Explanations& all, const Program& closed, size_t most) {
       const OpChoice& chosen = taken.functions[static_cast<size_t>(at.first)].ops[static_cast<size_t>(at.second)];
       for (const Alternative& a : alternatives(closed, at.first, at.second)) {
         if (a.choice.operands == chosen.operands && a.choice.results == chosen.results) continue;
-        if (done[at].size() < kMostAlternatives) done[at].push_back({a.text, a.bytes - taken.bytes});
+        // Of those that cost alike, the first; one that costs what was chosen says nothing.
+        std::vector<NotTaken>& list = done[at];
+        const int64_t more = a.bytes - taken.bytes;
+        if (more > (list.empty() ? 0 : list.back().bytes_all_devices) && list.size() < kMostAlternatives) list.push_back({a.text, more});
       }
       done.try_emplace(at);
     }

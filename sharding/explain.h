@@ -34,8 +34,9 @@ struct Asked {
   bool elsewhere = false;  // axes that another tensor of the reader has
 };
 
-// One change of one line that removes a collective.
+// One change of one line that removes a collective, or at least makes it cheaper.
 struct RemovingEdit {
+  bool removes = true;
   Place place;         // of the layout that is changed; line 0: the line is added at the end of the plan
   std::string change;  // "store [data, -] -> [-, -]", "add the line \"block.*.add [-, model, -]\""
   int64_t bytes = 0, bytes_all_devices = 0, peak_bytes = 0, flops = 0, collectives = 0;  // of the bill then, less this bill's
@@ -61,8 +62,8 @@ struct Explanation {
   int64_t messages = 0;             // of the busiest device, all runs
   int64_t nanoseconds = 0;          // estimated, all runs
   std::vector<NotTaken> not_taken;
-  std::vector<RemovingEdit> edits;  // best first; empty: no single edit removes it, or none was looked for
-  bool edits_searched = false;
+  std::vector<RemovingEdit> edits;  // best first: those that remove it, or, where none does, those that make it cheaper
+  bool edits_searched = false;      // all edits of the layouts involved were tried
   int closed_function = -1, closed_op = -1;  // the op whose choice it follows from, in the closed program; -1: none is known
 };
 

@@ -95,8 +95,9 @@ std::string Explanations::text(size_t most) const {
                                                                         : fmt::format("the least for these layouts is {} bytes", commas(e.reshard_lower_bound));
     out += fmt::format("     cost  {} messages, about {}; {}\n", commas(e.messages), seconds_text(e.nanoseconds), bound);
     for (const NotTaken& n : e.not_taken) out += fmt::format("     not taken: {}; bytes of all devices {}\n", n.what, signed_text(n.bytes_all_devices));
-    if (!e.edits.empty()) out += fmt::format("     without it: {}\n", edit_text(e.edits[0], *this));
-    else if (e.edits_searched) out += "     without it: no change of one layout removes it\n";
+    if (!e.edits.empty() && !e.edits[0].removes) out += "     no change of one layout removes it\n";
+    if (!e.edits.empty()) out += fmt::format("     {}: {}\n", e.edits[0].removes ? "without it" : "cheaper", edit_text(e.edits[0], *this));
+    else if (e.edits_searched) out += "     no change of one layout removes it or makes it cheaper\n";
   }
   return out + fmt::format("{} collectives a step, {} bytes on the busiest device ({}), {} messages, about {} one after the other\n",
                            commas(collectives), commas(bytes), bytes_text(bytes), commas(messages), seconds_text(nanoseconds));
@@ -143,9 +144,11 @@ std::string Explanations::json() const {
     c["source"] = place_json(line.source);
     c["not_taken"] = Json::array();
     for (const NotTaken& n : e.not_taken) c["not_taken"].push_back({{"what", n.what}, {"bytes_all_devices", n.bytes_all_devices}});
-    c["without_it"] = Json::array();
+    c["edits_searched"] = e.edits_searched;
+    c["edits"] = Json::array();
     for (const RemovingEdit& x : e.edits) {
-      c["without_it"].push_back({{"place", place_json(x.place)},
+      c["edits"].push_back({{"removes", x.removes},
+                                 {"place", place_json(x.place)},
                                  {"change", x.change},
                                  {"bytes", x.bytes},
                                  {"bytes_all_devices", x.bytes_all_devices},

@@ -111,7 +111,7 @@ std::vector<std::string> choices(const Explanations& all, const Explanation& e, 
   for (const Explanation& e : all.list) {
     for (const RemovingEdit& edit : e.edits) {
       const bool known = std::any_of(fitting.begin(), fitting.end(), [&](const RemovingEdit* x) { return x->place == edit.place && x->change == edit.change; });
-      if (!known && edit.flops <= 0 && all.bytes + edit.bytes <= budget) fitting.push_back(&edit);
+      if (!known && edit.flops <= all.flops / 20 && all.bytes + edit.bytes <= budget) fitting.push_back(&edit);
     }
   }
   std::stable_sort(fitting.begin(), fitting.end(), [](const RemovingEdit* a, const RemovingEdit* b) { return a->peak_bytes < b->peak_bytes; });
