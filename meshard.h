@@ -13,4 +13,7 @@
 #include "meshard/ops/table.h"
 #include "meshard/runtime/compile.h"
 #include "meshard/runtime/dtensor_functions.h"
+#include "meshard/runtime/explained.h"
 #include "meshard/runtime/session.h"
+#include "meshard/sharding/diff_bills.h"
+#include "meshard/sharding/expect_bill.h"

@@ -92,7 +92,7 @@ class Parser : private TextReader {
   // --- types
 
   static ValueInfo value_info(std::string name, const Typed& typed, int op, Place source) {
-    return {std::move(name), typed.type, typed.layout, typed.marked, typed.below, op, std::move(source)};
+    return {std::move(name), typed.type, typed.layout, typed.marked, typed.below, op, std::move(source), typed.layout_place};
   }
 
   // --- functions

@@ -37,6 +37,7 @@ struct ValueInfo {
   int64_t below = 0;    // integers: 0 <= x < below; 0: no bound known
   int op = -1;          // index of the op that makes it; -1: a parameter of the function
   Place source;         // where the user wrote it
+  Place pinned_by;      // where its layout was given, if it is pinned: "zero3.plan:5:24", or a place in the text
 };
 
 struct ParamInfo {

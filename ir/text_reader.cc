@@ -67,6 +67,7 @@ TextReader::Typed TextReader::typed() {
   out.type = Type::parse(in_);
   if (in_.peek() == '[') {
     const Place place = in_.place();
+    out.layout_place = place;
     const Mesh& mesh = need_mesh(place, "a layout", "data=2, model=4");
     out.layout = show_line(place, [&] { return Layout::parse(in_, mesh, out.type.shape.rank()); });
     out.marked = in_.accept("!");

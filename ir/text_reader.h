@@ -24,6 +24,7 @@ class TextReader {
     Type type;
     Place place;
     std::optional<Layout> layout;
+    Place layout_place;
     bool marked = false;  // by "!"
     int64_t below = 0;
   };

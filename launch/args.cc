@@ -36,6 +36,7 @@ Args Args::parse(std::span<const std::string> words, std::span<const Flag> flags
       continue;
     }
     std::string value;
+    std::vector<std::string> more;  // behind the first
     bool has_value = false;
     if (const size_t eq = word.find('='); eq != word.npos) {
       value = word.substr(eq + 1);
@@ -51,8 +52,14 @@ Args Args::parse(std::span<const std::string> words, std::span<const Flag> flags
     if (flag->kind == Flag::boolean) {
       if (has_value) throw UserError(fmt::format("{} takes no value", word));
     } else if (!has_value) {
-      if (i + 1 == words.size()) throw UserError(fmt::format("{} needs a value: {} {}", word, word, flag->value));
+      const size_t wanted = static_cast<size_t>(flag->values);
+      if (i + wanted >= words.size()) {
+        throw UserError(fmt::format("{} needs {}: {} {}", word, wanted == 1 ? "a value" : fmt::format("{} values", wanted), word, flag->value));
+      }
       value = words[++i];
+      for (size_t k = 1; k < wanted; ++k) more.push_back(words[++i]);
+    } else if (flag->values > 1) {
+      throw UserError(fmt::format("{} takes {} values without \"=\": {} {}", word, flag->values, word, flag->value));
     }
     if (flag->kind == Flag::integer || flag->kind == Flag::number) parse_number(*flag, value);
     if (!flag->one_of.empty()) {
@@ -64,7 +71,8 @@ Args Args::parse(std::span<const std::string> words, std::span<const Flag> flags
       }
       if (!found) throw UserError(fmt::format("{} is \"{}\", not one of: {}", word, value, list));
     }
-    args.values_[flag->name] = value;
+    more.insert(more.begin(), value);
+    args.values_[flag->name] = std::move(more);
   }
   return args;
 }
@@ -73,17 +81,22 @@ bool Args::has(std::string_view flag) const { return values_.find(flag) != value
 
 std::string Args::text(std::string_view flag, std::string_view otherwise) const {
   const auto it = values_.find(flag);
-  return it == values_.end() ? std::string(otherwise) : it->second;
+  return it == values_.end() ? std::string(otherwise) : it->second[0];
+}
+
+std::vector<std::string> Args::words(std::string_view flag) const {
+  const auto it = values_.find(flag);
+  return it == values_.end() ? std::vector<std::string>() : it->second;
 }
 
 int64_t Args::integer(std::string_view flag, int64_t otherwise) const {
   const auto it = values_.find(flag);
-  return it == values_.end() ? otherwise : std::strtoll(it->second.c_str(), nullptr, 10);
+  return it == values_.end() ? otherwise : std::strtoll(it->second[0].c_str(), nullptr, 10);
 }
 
 double Args::number(std::string_view flag, double otherwise) const {
   const auto it = values_.find(flag);
-  return it == values_.end() ? otherwise : std::strtod(it->second.c_str(), nullptr);
+  return it == values_.end() ? otherwise : std::strtod(it->second[0].c_str(), nullptr);
 }
 
 std::string Args::help(std::span<const Flag> flags) {

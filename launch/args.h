@@ -22,6 +22,7 @@ struct Flag {
   std::string purpose;
   double least = 0, most = 0;       // of numbers, inclusive
   std::vector<std::string> one_of;  // of texts; empty: any
+  int values = 1;                   // how many words it takes: 2 for "--diff A B"
 };
 
 class Args {
@@ -30,6 +31,7 @@ class Args {
 
   bool has(std::string_view flag) const;
   std::string text(std::string_view flag, std::string_view otherwise = "") const;
+  std::vector<std::string> words(std::string_view flag) const;  // of a flag that takes several
   int64_t integer(std::string_view flag, int64_t otherwise) const;
   double number(std::string_view flag, double otherwise) const;
   const std::vector<std::string>& positional() const { return positional_; }
@@ -37,7 +39,7 @@ class Args {
   static std::string help(std::span<const Flag> flags);
 
  private:
-  std::map<std::string, std::string, std::less<>> values_;
+  std::map<std::string, std::vector<std::string>, std::less<>> values_;
   std::vector<std::string> positional_;
 };
 

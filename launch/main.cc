@@ -2,39 +2,22 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
-#include <sstream>
-#include <thread>
 
 #include "meshard/ir/parse.h"
-#include "meshard/launch/args.h"
+#include "meshard/launch/options.h"
+#include "meshard/launch/plan.h"
 #include "meshard/launch/report.h"
 #include "meshard/launch/reshard.h"
 #include "meshard/launch/train.h"
 #include "meshard/models/plans.h"
-#include "meshard/models/train_step.h"
 #include "meshard/ops/table.h"
+#include "meshard/runtime/explained.h"
 #include "meshard/runtime/simulate.h"
 
 namespace meshard {
 namespace {
 
 constexpr double kMost = 1e15;
-
-const std::vector<Flag>& model_flags() {
-  static const std::vector<Flag> flags{
-      {Flag::text, "model", "NAME", "a preset, with overrides: gpt-124m:layers=2,d=256"},
-      {Flag::text, "mesh", "MESH", "\"data=2, model=2\"; overrides the plan's"},
-      {Flag::text, "plan", "FILE|NAME", "layouts: a file, or one of the library's plans"},
-      {Flag::integer, "batch", "B", "sequences a step, over all devices", 1, 1e9},
-      {Flag::integer, "seq", "T", "tokens of a sequence", 1, 1e9},
-      {Flag::integer, "accumulate", "K", "micro-batches a step", 1, 1e6},
-      {Flag::text, "dtype", "f32|f64", "of parameters and activations", 0, 0, {"f32", "f64", "bf16"}},
-      {Flag::integer, "threads", "N", "of each kernel; default: the cores, shared by the ranks of the host", 1, 4096},
-  };
-  return flags;
-}
 
 std::vector<Flag> train_flags() {
   std::vector<Flag> flags = model_flags();
@@ -53,13 +36,6 @@ std::vector<Flag> train_flags() {
   return flags;
 }
 
-std::vector<Flag> plan_flags() {
-  std::vector<Flag> flags = model_flags();
-  flags.push_back({Flag::boolean, "explain", "", "say for each collective why it is there"});
-  flags.push_back({Flag::text, "json", "FILE", "write the bill as JSON"});
-  return flags;
-}
-
 std::vector<Flag> partition_flags() {
   return {{Flag::text, "plan", "FILE|NAME", "layouts by name, besides those in the text"},
           {Flag::text, "mesh", "MESH", "overrides the plan's mesh"},
@@ -73,79 +49,6 @@ std::vector<Flag> partition_flags() {
 std::vector<Flag> reshard_flags() {
   return {{Flag::text, "mesh", "MESH", "\"data=2, model=4\""}, {Flag::text, "json", "FILE", "write the steps as JSON"},
           {Flag::integer, "ranks-per-host", "N", "consecutive ranks that share a host, for the time; all of them otherwise", 1, 1 << 24}};
-}
-
-std::string read_text(const std::string& path, const char* what) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream out;
-  if (in) out << in.rdbuf();
-  if (!in || std::filesystem::is_directory(path)) throw UserError(fmt::format("cannot read the {} {}; check the path and its permissions", what, path));
-  return std::move(out).str();
-}
-
-void write_text(const std::string& path, const std::string& text) {
-  std::ofstream out(path, std::ios::binary | std::ios::trunc);
-  if (!(out << text << std::flush)) throw UserError(fmt::format("cannot write {}; check the folder and its permissions", path));
-}
-
-// A name of the library's plans, or a file.
-Plan load_plan(const std::string& name) {
-  if (const auto text = builtin_plan(name)) return Plan::parse(*text, name + ".plan");
-  if (!std::filesystem::exists(name)) {
-    std::string list;
-    for (const std::string& n : builtin_plan_names()) list += (list.empty() ? "" : ", ") + n;
-    throw UserError(fmt::format("--plan {}: there is no such file, and no such plan among: {}{}", name, list, did_you_mean(name, builtin_plan_names())));
-  }
-  return Plan::parse(read_text(name, "plan"), name);
-}
-
-int default_threads(const Job& job) {
-  const auto cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  return std::max(1, cores / job.size());
-}
-
-// Sums over a model's parameters or activations must fit in 64 bits; of one tensor the trace says so itself.
-void check_size(const ModelConfig& m) {
-  constexpr double kMostParams = 0x1p50;
-  constexpr int64_t kMostLayers = 1000;
-  if (m.layers > kMostLayers) throw UserError(fmt::format("{}: {} layers; at most {} are planned", m.name, m.layers, kMostLayers));
-  const double width = static_cast<double>(m.heads) * static_cast<double>(m.d_head) + static_cast<double>(m.f);
-  const double params = static_cast<double>(m.d) * (4 * width * static_cast<double>(m.layers) + 2 * static_cast<double>(m.vocab));
-  if (!(params < kMostParams)) throw UserError(fmt::format("{}: about {:.1e} parameters; at most 2^50 = {:.1e} are planned", m.name, params, kMostParams));
-}
-
-void check_tokens(const TrainOptions& o) {
-  constexpr double kMostBytes = 0x1p58;
-  const ModelConfig& m = o.model;
-  const auto layer = static_cast<double>(8 * m.d + 4 * m.heads * m.d_head + 4 * m.f);
-  const double each = 8 * (static_cast<double>(m.layers) * layer + 4 * static_cast<double>(m.vocab));
-  const double bytes = each * static_cast<double>(o.batch) * static_cast<double>(o.seq);
-  if (bytes > kMostBytes) {
-    throw UserError(fmt::format("--batch {} --seq {}: about {:.1e} bytes of activations; at most 2^58 = {:.1e} are planned; take a smaller --batch or --seq",
-                                o.batch, o.seq, bytes, kMostBytes));
-  }
-}
-
-TrainOptions model_options(const Args& args, const Job& job) {
-  if (args.text("dtype") == "bf16") throw UserError("--dtype bf16 is not built yet; use f32 or f64");
-  TrainOptions o;
-  o.model = model_config(args.text("model", "gpt-tiny"));
-  o.plan = load_plan(args.text("plan", "replicated"));
-  if (args.has("mesh")) o.mesh = Mesh::parse(args.text("mesh"), "--mesh");
-  else if (!o.plan.mesh() && !args.has("plan")) o.mesh = Mesh();
-  check_size(o.model);
-  o.batch = args.integer("batch", 8);
-  o.seq = args.integer("seq", 128);
-  check_tokens(o);
-  o.accumulate = args.integer("accumulate", 1);
-  o.dtype = args.text("dtype", "f32") == "f64" ? Dtype::f64 : Dtype::f32;
-  o.threads = static_cast<int>(args.integer("threads", default_threads(job)));
-  if (o.batch % o.accumulate != 0) throw UserError(fmt::format("--batch {} does not divide into --accumulate {} micro-batches", o.batch, o.accumulate));
-  return o;
-}
-
-void no_positional(const Args& args) {
-  if (!args.positional().empty()) throw UserError(fmt::format("unexpected word \"{}\"; flags begin with --", args.positional()[0]));
 }
 
 int run_train(Job& job, std::span<const std::string> words) {
@@ -175,43 +78,14 @@ int run_train(Job& job, std::span<const std::string> words) {
   return train(job, o);
 }
 
-void only_one_process(const Job& job, const char* command) {
-  if (job.size() > 1) throw UserError(fmt::format("meshard {} starts no ranks: run it without mpirun", command));
-}
-
-int run_plan(Job& job, std::span<const std::string> words) {
-  only_one_process(job, "plan");
-  const Args args = Args::parse(words, plan_flags());
-  no_positional(args);
-  const TrainOptions o = model_options(args, job);
-  Trace trace(op_table(), o.dtype);
-  trace_train_step(trace, o.model, o.batch, o.seq, o.optimizer, o.accumulate);
-  CompileOptions options;
-  options.threads = o.threads;
-  const Compiled step = compile(trace.program(), o.plan, o.mesh, options);
-  print_plan(o.model, o.plan.file(), step, o.batch, o.seq, train_flops_per_token(o.model, o.seq));
-  if (args.has("explain")) fmt::print("{}", step.bill.table(true));
-  if (args.has("json")) write_text(args.text("json"), step.bill.json());
-  return 0;
-}
-
-// The program text with its mesh line replaced, line for line, or with one put in front.
-std::string with_mesh(const std::string& text, const Mesh& mesh) {
-  const std::string line = "mesh " + mesh.str();
-  for (size_t at = 0; at < text.size(); at = text.find('\n', at) + 1) {
-    if (text.compare(at, 5, "mesh ") == 0) return text.substr(0, at) + line + text.substr(std::min(text.find('\n', at), text.size()));
-    if (text.find('\n', at) == text.npos) break;
-  }
-  return line + "\n" + text;
-}
-
 int run_partition(Job& job, std::span<const std::string> words) {
   const Args args = Args::parse(words, partition_flags());
   if (args.positional().size() != 1) throw UserError(fmt::format("partition takes one program file, not {}", args.positional().size()));
   const std::string& path = args.positional()[0];
   CompileOptions options;
   std::string error;
-  Compiled compiled;
+  Explained explained;
+  Compiled& compiled = explained.step;
   Program program;
   try {
     std::string text = read_text(path, "program");
@@ -219,7 +93,9 @@ int run_partition(Job& job, std::span<const std::string> words) {
     program = parse_program(text, path, op_table());
     options.partition = parse_mode(args.text("mode", "auto"));
     options.passes.dump = args.text("dump");
-    compiled = args.has("plan") ? compile(program, load_plan(args.text("plan")), program.mesh, options) : compile(program, options);
+    const auto plan = args.has("plan") ? std::optional(load_plan(args.text("plan"))) : std::nullopt;
+    if (args.has("explain")) explained = explain_plan(program, plan, program.mesh, options);
+    else compiled = plan ? compile(program, *plan, program.mesh, options) : compile(program, options);
   } catch (const UserError& e) {
     error = e.what();
   }
@@ -227,8 +103,9 @@ int run_partition(Job& job, std::span<const std::string> words) {
   if (job.size() > 1) agree_on_text(*job.devices(job.size(), false, "")[0], "program", compiled.digest_text);
   if (job.first()) {
     fmt::print("{}", print(compiled.local));
-    if (args.has("explain")) fmt::print("\n{}", compiled.bill.table(true));
-    if (args.has("json")) write_text(args.text("json"), compiled.bill.json());
+    if (args.has("explain")) fmt::print("\n{}", explained.why.text());
+    print_warnings(compiled);
+    if (args.has("json")) write_text(args.text("json"), args.has("explain") ? explained.why.json() : compiled.bill.json());
   }
   if (!args.has("check") || !job.first()) return 0;
   const CheckResult check = check_partition(program, compiled, 1);

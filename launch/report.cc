@@ -36,6 +36,10 @@ void print_plan(const ModelConfig& model, const std::string& plan, const Compile
   std::fflush(stdout);
 }
 
+void print_warnings(const Compiled& step) {
+  for (const Diagnostic& w : step.warnings) fmt::print(stderr, "meshard: warning: {}\n", w.str());
+}
+
 std::string log_header(const ModelConfig& model, const Plan& plan, const Compiled& step, int64_t batch, int64_t seq, uint64_t seed,
                        double flops_per_token) {
   nlohmann::ordered_json j;

@@ -15,6 +15,8 @@ namespace meshard {
 double train_flops_per_token(const ModelConfig& model, int64_t seq);
 
 void print_plan(const ModelConfig& model, const std::string& plan, const Compiled& step, int64_t batch, int64_t seq, double flops_per_token);
+// To standard error, a line each: "meshard: warning: ...".
+void print_warnings(const Compiled& step);
 std::string log_header(const ModelConfig& model, const Plan& plan, const Compiled& step, int64_t batch, int64_t seq, uint64_t seed,
                        double flops_per_token);
 

@@ -1,5 +1,6 @@
 #include "meshard/runtime/compile.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include "meshard/ir/parse.h"
@@ -7,6 +8,7 @@
 #include "meshard/sharding/lower.h"
 #include "meshard/sharding/pin.h"
 #include "meshard/sharding/propagate.h"
+#include "meshard/sharding/strict.h"
 
 namespace meshard {
 namespace {
@@ -48,21 +50,53 @@ Compiled run_pipeline(Program program, std::vector<Pass> passes, const CompileOp
                       origins = Origins();
                       return propagate(lowered, &origins);
                     }});
-  passes.push_back({"partition", Level::local, [&](const Program& p) { return partition(p, options.partition, &origins); }});
+  passes.push_back({"partition", Level::local, [&](const Program& p) {
+                      if (options.keep_closed) out.closed = p;
+                      return partition(p, {}, &origins);
+                    }});
   out.global = program;
   out.local = run_passes(std::move(program), passes, options.passes, &out.times);
   finish(out, options);
+  if (options.keep_closed) out.origins = std::move(origins);
+  return out;
+}
+
+Compiled run(const Program& program, const Plan* plan, const Mesh& mesh, const CompileOptions& options) {
+  if (plan == nullptr) return run_pipeline(program, {}, options);
+  return run_pipeline(program, {{"pin", Level::traced, [&](const Program& p) { return pin(p, *plan, mesh); }}}, options);
+}
+
+// The pipeline, and what the mode says of its result. What a stricter mode refuses is planned again with other layouts, for the
+// error to say what each would cost.
+Compiled compile_in_mode(const Program& program, const Plan* plan, const std::optional<Mesh>& given, const CompileOptions& options) {
+  constexpr int64_t kWarnBytes = 1 << 20;
+  const auto bound = [&](const Plan* p) { return p == nullptr ? Mesh() : p->bind(given); };
+  if (options.partition.mode == Mode::automatic) {
+    Compiled out = run(program, plan, bound(plan), options);
+    const auto large = [](const BillLine& line) { return line.bytes >= kWarnBytes; };
+    if (!options.account || std::none_of(out.bill.lines.begin(), out.bill.lines.end(), large)) return out;
+    out.warnings = reshard_warnings(explain({.local = &out.local, .bill = &out.bill, .cost = {}, .least_bytes = kWarnBytes}));
+    return out;
+  }
+  CompileOptions keeping = options;
+  keeping.keep_closed = true;
+  keeping.account = true;
+  Compiled out = run(program, plan, bound(plan), keeping);
+  CompileOptions again;
+  again.threads = options.threads;
+  const Replan replan = [&](const Program& p, const Plan* with) { return run(p, with, bound(with), again).bill; };
+  const Explanations all = explain({&out.closed, &out.origins, &out.local, &out.bill, {}, 0});
+  enforce(options.partition, all, out.closed, program, plan, replan);
   return out;
 }
 
 }  // namespace
 
 Compiled compile(const Program& program, const Plan& plan, const std::optional<Mesh>& mesh, const CompileOptions& options) {
-  const Mesh bound = plan.bind(mesh);
-  return run_pipeline(program, {{"pin", Level::traced, [&](const Program& p) { return pin(p, plan, bound); }}}, options);
+  return compile_in_mode(program, &plan, mesh, options);
 }
 
-Compiled compile(const Program& program, const CompileOptions& options) { return run_pipeline(program, {}, options); }
+Compiled compile(const Program& program, const CompileOptions& options) { return compile_in_mode(program, nullptr, {}, options); }
 
 Compiled compile_local(const Program& local, const CompileOptions& options) {
   verify(local, Level::local);

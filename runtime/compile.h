@@ -14,6 +14,7 @@
 #include "meshard/layout/plan.h"
 #include "meshard/sharding/bill.h"
 #include "meshard/sharding/partition.h"
+#include "meshard/sharding/propagate.h"
 
 namespace meshard {
 
@@ -22,12 +23,16 @@ struct CompileOptions {
   PassOptions passes;
   int threads = 1;  // of each kernel: workspaces depend on it
   bool account = true;  // false: bill and digest_text only where it talks, and no peak
+  bool keep_closed = false;  // keep what explain reads: Compiled::closed and origins
 };
 
 struct Compiled {
   Program global;    // as traced, pinned
   Program local;     // what every rank runs
   Bill bill;         // peak_bytes is set
+  std::vector<Diagnostic> warnings;  // in Mode::automatic: large changes of layout that cost more than they need
+  Program closed;    // with every layout, before partition, and whence each axis came; only with keep_closed
+  Origins origins;
   std::string digest_text;  // compared across ranks before the first collective
   std::vector<PassTime> times;  // of the passes, then bill, memory plan and text
 };

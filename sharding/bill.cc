@@ -65,7 +65,8 @@ Bill make_bill(const Program& local) {
   for (size_t fi = 0; fi < local.functions.size(); ++fi) {
     const Function& f = local.functions[fi];
     const bool is_main = fi + 1 == local.functions.size();
-    for (const Op& op : f.ops) {
+    for (size_t oi = 0; oi < f.ops.size(); ++oi) {
+      const Op& op = f.ops[oi];
       if (op.kind != Op::apply) continue;
       if (!op.def->collective) {
         if (!op.def->identity) flops += static_cast<double>(op_flops(local, f, op)) * static_cast<double>(counts[fi]);
@@ -89,6 +90,9 @@ Bill make_bill(const Program& local) {
       line.cause = op.cause;
       line.asked = op.asked;
       line.source = op.source;
+      line.function = static_cast<int>(fi);
+      line.op = static_cast<int>(oi);
+      for (ValueId v : op.results) line.values.push_back(fmt::format("{}%{}", is_main ? "" : f.name + ": ", base_name(f.value(v).name)));
       const Received& step_received = received.get(shapes, steps, op.guard);
       const int64_t alike = mesh.size() / mesh.parts(step_received.along);  // devices that receive equally much
       double elements = 0;
@@ -111,6 +115,12 @@ Bill make_bill(const Program& local) {
   bill.busiest_device = busiest.rank;
   bill.flops = static_cast<int64_t>(std::min(flops, 9e18));
   return bill;
+}
+
+int64_t Bill::collectives() const {
+  int64_t sum = 0;
+  for (const BillLine& line : lines) sum += line.count;
+  return sum;
 }
 
 std::string Bill::table(bool causes) const {

@@ -26,6 +26,8 @@ struct BillLine {
   std::string cause;
   bool asked = false;       // by a layout that is written
   Place source;
+  int function = 0, op = 0;         // where it stands in the local program
+  std::vector<std::string> values;  // that its message carries, without what tells copies apart: "block: %p"
 };
 
 struct Bill {
@@ -35,6 +37,8 @@ struct Bill {
   int64_t bytes = 0, bytes_all_devices = 0, busiest_device = 0;
   int64_t flops = 0;                      // of the busiest device
   int64_t peak_bytes = 0;                 // set by runtime's memory plan
+
+  int64_t collectives() const;            // run in one step, each call of a function counted
 
   // The same communication: kinds, axes, counts and bytes.
   std::string table(bool causes) const;   // text for people; lines alike in all but the value are added up unless `causes`

@@ -61,6 +61,7 @@ void copy_lowered(Program& out, const Function& source, const std::vector<bool>&
       if (old.pinned) {
         value.layout = old.layout;
         value.pinned = true;
+        value.pinned_by = old.pinned_by;
       }
       map[index(op.results[r])] = made.id();
     }

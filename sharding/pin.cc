@@ -42,11 +42,12 @@ class Pinner {
     }
   }
 
-  // The layout that the plan gives to value v of f when f is called under `prefix`.
-  std::optional<Layout> planned(const Function& f, bool is_main, size_t v, const std::string& full) {
+  // The layout that the plan gives to value v of f when f is called under `prefix`, and the line that gives it: the file alone
+  // where no line names a parameter.
+  std::optional<Layout> planned(const Function& f, bool is_main, size_t v, const std::string& full, Place* where) {
     const ValueInfo& value = f.values[v];
     const auto role_layout = [&](const std::string& param, Role role) {
-      std::optional<Layout> found = plan_.find(param, value.type.shape, role, mesh_);
+      std::optional<Layout> found = plan_.find(param, value.type.shape, role, mesh_, where);
       return found ? found : std::optional<Layout>(Layout(value.type.shape.rank()));
     };
     if (is_main && value.op < 0) {
@@ -69,9 +70,9 @@ class Pinner {
     }
     if (params_.count(full)) return std::nullopt;  // in a function: flows in from the caller
     names_.insert(full);
-    if (auto found = plan_.find(full, value.type.shape, Role::none, mesh_)) return found;
+    if (auto found = plan_.find(full, value.type.shape, Role::none, mesh_, where)) return found;
     if (const auto primal = without_last(full, "d"); primal && !params_.count(*primal)) {
-      return plan_.find(*primal, value.type.shape, Role::none, mesh_);
+      return plan_.find(*primal, value.type.shape, Role::none, mesh_, where);
     }
     return std::nullopt;
   }
@@ -86,9 +87,11 @@ class Pinner {
       ValueInfo& value = copy.values[v];
       const std::string full = join_name(prefix, value.name);
       if (params_.count(full)) names_.insert(full);
-      if (const auto layout = planned(source, is_main, v, full)) {
+      Place where{plan_.file(), 0, 0};
+      if (const auto layout = planned(source, is_main, v, full, &where)) {
         value.layout = layout;
         value.pinned = true;
+        value.pinned_by = where;
       }
       key += value.layout && value.pinned ? "|" + value.layout->str(mesh_) : "|";
     }
@@ -118,6 +121,7 @@ bool flow(const ValueInfo& from, ValueInfo& to) {
   if (!from.pinned || to.pinned || !from.layout || from.layout->has_open()) return false;
   to.layout = from.layout;
   to.pinned = true;
+  to.pinned_by = from.pinned_by;
   return true;
 }
 
@@ -128,7 +132,11 @@ void spread_pins(Program& program) {
   bool changed = true;
   while (changed) {
     changed = false;
-    std::map<std::pair<int, int>, std::optional<Layout>> arguments;  // of (callee, parameter); nullopt: they differ
+    struct Argument {
+      std::optional<Layout> layout;  // nullopt: the calls differ
+      Place pinned_by;
+    };
+    std::map<std::pair<int, int>, Argument> arguments;  // of (callee, parameter)
     for (Function& f : program.functions) {
       for (const Return& r : f.returns) {
         if (r.in_place == ValueId::none) continue;
@@ -145,17 +153,18 @@ void spread_pins(Program& program) {
           const ValueInfo& value = f.value(op.operands[a]);
           const std::optional<Layout> layout =
               value.pinned && !value.layout->has_open() ? value.layout : std::optional<Layout>();
-          const auto [it, fresh] = arguments.try_emplace({op.callee, static_cast<int>(a)}, layout);
-          if (!fresh && it->second != layout) it->second = std::nullopt;
+          const auto [it, fresh] = arguments.try_emplace({op.callee, static_cast<int>(a)}, Argument{layout, value.pinned_by});
+          if (!fresh && it->second.layout != layout) it->second.layout = std::nullopt;
         }
       }
     }
-    for (const auto& [where, layout] : arguments) {
+    for (const auto& [where, argument] : arguments) {
       Function& callee = program.functions[static_cast<size_t>(where.first)];
       ValueInfo& param = callee.value(callee.params[static_cast<size_t>(where.second)]);
-      if (!layout || param.pinned) continue;
-      param.layout = layout;
+      if (!argument.layout || param.pinned) continue;
+      param.layout = argument.layout;
       param.pinned = true;
+      param.pinned_by = argument.pinned_by;
       changed = true;
     }
   }

@@ -1,6 +1,7 @@
 // Runs the files of tests/golden and tests/errors. A golden file is
 //
-//   // run: partition             what is done: parse, propagate, partition, or collectives (partition, only those lines shown)
+//   // run: partition             what is done: parse, propagate, partition, collectives (partition, only those lines shown),
+//                                 explain (why each collective is there), or a mode: explicit, budget=BYTES (partition under it)
 //   // trace: gpt-tiny:layers=2, batch 5, seq 6, plan tensor, mesh "model=3"     instead of a program: a model's training step
 //   // Why this file is there.
 //   <program>
@@ -21,6 +22,7 @@
 #include "meshard/models/plans.h"
 #include "meshard/models/train_step.h"
 #include "meshard/ops/table.h"
+#include "meshard/runtime/explained.h"
 #include "meshard/runtime/simulate.h"
 #include "meshard/sharding/pin.h"
 #include "meshard/sharding/propagate.h"
@@ -106,6 +108,12 @@ std::string result(const File& f, const Source& s) {
   if (run == "propagate") return print(propagate(s.program));
   if (run == "partition") return print(s.compiled().local);
   if (run == "collectives") return collectives(s.compiled().local);
+  if (run == "explain") return explain_plan(s.program, s.plan, s.mesh).why.text();
+  if (run == "explicit" || run.starts_with("budget=")) {
+    CompileOptions options;
+    options.partition = parse_mode(run);
+    return print((s.plan ? compile(s.program, *s.plan, s.mesh, options) : compile(s.program, options)).local);
+  }
   throw std::runtime_error(f.path.string() + ": unknown directive run: " + run);
 }
 

@@ -1,0 +1,118 @@
+#include "meshard/launch/options.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include "meshard/models/plans.h"
+
+namespace meshard {
+
+std::vector<Flag> model_flags() {
+  return {
+      {Flag::text, "model", "NAME", "a preset, with overrides: gpt-124m:layers=2,d=256"},
+      {Flag::text, "mesh", "MESH", "\"data=2, model=2\"; overrides the plan's"},
+      {Flag::text, "plan", "FILE|NAME", "layouts: a file, or one of the library's plans"},
+      {Flag::integer, "batch", "B", "sequences a step, over all devices", 1, 1e9},
+      {Flag::integer, "seq", "T", "tokens of a sequence", 1, 1e9},
+      {Flag::integer, "accumulate", "K", "micro-batches a step", 1, 1e6},
+      {Flag::text, "dtype", "f32|f64", "of parameters and activations", 0, 0, {"f32", "f64", "bf16"}},
+      {Flag::integer, "threads", "N", "of each kernel; default: the cores, shared by the ranks of the host", 1, 4096},
+  };
+}
+
+std::string read_text(const std::string& path, const char* what) {
+  std::ifstream in(path, std::ios::binary);
+  std::ostringstream out;
+  if (in) out << in.rdbuf();
+  if (!in || std::filesystem::is_directory(path)) throw UserError(fmt::format("cannot read the {} {}; check the path and its permissions", what, path));
+  return std::move(out).str();
+}
+
+void write_text(const std::string& path, const std::string& text) {
+  std::ofstream out(path, std::ios::binary | std::ios::trunc);
+  if (!(out << text << std::flush)) throw UserError(fmt::format("cannot write {}; check the folder and its permissions", path));
+}
+
+// A name of the library's plans, or a file.
+Plan load_plan(const std::string& name) {
+  if (const auto text = builtin_plan(name)) return Plan::parse(*text, name + ".plan");
+  if (!std::filesystem::exists(name)) {
+    std::string list;
+    for (const std::string& n : builtin_plan_names()) list += (list.empty() ? "" : ", ") + n;
+    throw UserError(fmt::format("--plan {}: there is no such file, and no such plan among: {}{}", name, list, did_you_mean(name, builtin_plan_names())));
+  }
+  return Plan::parse(read_text(name, "plan"), name);
+}
+
+namespace {
+
+int default_threads(const Job& job) {
+  const auto cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  return std::max(1, cores / job.size());
+}
+
+// Sums over a model's parameters or activations must fit in 64 bits; of one tensor the trace says so itself.
+void check_size(const ModelConfig& m) {
+  constexpr double kMostParams = 0x1p50;
+  constexpr int64_t kMostLayers = 1000;
+  if (m.layers > kMostLayers) throw UserError(fmt::format("{}: {} layers; at most {} are planned", m.name, m.layers, kMostLayers));
+  const double width = static_cast<double>(m.heads) * static_cast<double>(m.d_head) + static_cast<double>(m.f);
+  const double params = static_cast<double>(m.d) * (4 * width * static_cast<double>(m.layers) + 2 * static_cast<double>(m.vocab));
+  if (!(params < kMostParams)) throw UserError(fmt::format("{}: about {:.1e} parameters; at most 2^50 = {:.1e} are planned", m.name, params, kMostParams));
+}
+
+void check_tokens(const TrainOptions& o) {
+  constexpr double kMostBytes = 0x1p58;
+  const ModelConfig& m = o.model;
+  const auto layer = static_cast<double>(8 * m.d + 4 * m.heads * m.d_head + 4 * m.f);
+  const double each = 8 * (static_cast<double>(m.layers) * layer + 4 * static_cast<double>(m.vocab));
+  const double bytes = each * static_cast<double>(o.batch) * static_cast<double>(o.seq);
+  if (bytes > kMostBytes) {
+    throw UserError(fmt::format("--batch {} --seq {}: about {:.1e} bytes of activations; at most 2^58 = {:.1e} are planned; take a smaller --batch or --seq",
+                                o.batch, o.seq, bytes, kMostBytes));
+  }
+}
+
+}  // namespace
+
+TrainOptions model_options(const Args& args, const Job& job) {
+  if (args.text("dtype") == "bf16") throw UserError("--dtype bf16 is not built yet; use f32 or f64");
+  TrainOptions o;
+  o.model = model_config(args.text("model", "gpt-tiny"));
+  o.plan = load_plan(args.text("plan", "replicated"));
+  if (args.has("mesh")) o.mesh = Mesh::parse(args.text("mesh"), "--mesh");
+  else if (!o.plan.mesh() && !args.has("plan")) o.mesh = Mesh();
+  check_size(o.model);
+  o.batch = args.integer("batch", 8);
+  o.seq = args.integer("seq", 128);
+  check_tokens(o);
+  o.accumulate = args.integer("accumulate", 1);
+  o.dtype = args.text("dtype", "f32") == "f64" ? Dtype::f64 : Dtype::f32;
+  o.threads = static_cast<int>(args.integer("threads", default_threads(job)));
+  if (o.batch % o.accumulate != 0) throw UserError(fmt::format("--batch {} does not divide into --accumulate {} micro-batches", o.batch, o.accumulate));
+  return o;
+}
+
+void no_positional(const Args& args) {
+  if (!args.positional().empty()) throw UserError(fmt::format("unexpected word \"{}\"; flags begin with --", args.positional()[0]));
+}
+
+void only_one_process(const Job& job, const char* command) {
+  if (job.size() > 1) throw UserError(fmt::format("meshard {} starts no ranks: run it without mpirun", command));
+}
+
+// The program text with its mesh line replaced, line for line, or with one put in front.
+std::string with_mesh(const std::string& text, const Mesh& mesh) {
+  const std::string line = "mesh " + mesh.str();
+  for (size_t at = 0; at < text.size(); at = text.find('\n', at) + 1) {
+    if (text.compare(at, 5, "mesh ") == 0) return text.substr(0, at) + line + text.substr(std::min(text.find('\n', at), text.size()));
+    if (text.find('\n', at) == text.npos) break;
+  }
+  return line + "\n" + text;
+}
+
+}  // namespace meshard

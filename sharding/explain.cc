@@ -1,0 +1,358 @@
+#include "meshard/sharding/explain.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "meshard/sharding/choose.h"
+
+namespace meshard {
+namespace {
+
+constexpr size_t kMostAlternatives = 3;  // that are named at one op
+
+bool is_collective(const Op& op) { return op.kind == Op::apply && op.def->collective.has_value(); }
+
+// The change of layout that a collective is a step of: from the value that was made to the one that is read.
+struct Reshard {
+  ValueId first = ValueId::none, last = ValueId::none;
+  int step = 0, steps = 0;   // this collective among those that talk
+  std::vector<int> talking;  // ops of the function
+};
+
+class Explainer {
+ public:
+  explicit Explainer(const ExplainInput& in)
+      : in_(in), mesh_(*in.local->mesh), closed_(in.closed), local_(*in.local), uses_(in.local->functions.size()) {
+    for (size_t f = 0; f < local_.functions.size(); ++f) uses_[f] = users(local_.functions[f]);
+  }
+
+  Explanation one(size_t line) {
+    const BillLine& bill = in_.bill->lines[line];
+    const size_t fi = static_cast<size_t>(bill.function);
+    const Function& f = local_.functions[fi];
+    const Op& op = f.ops[static_cast<size_t>(bill.op)];
+    const Reshard reshard = chain(fi, bill.op);
+    Explanation e;
+    e.line = line;
+    e.value = bill.values[0];
+    e.with.assign(bill.values.begin() + 1, bill.values.end());
+    const ValueInfo &first = f.value(reshard.first), &last = f.value(reshard.last);
+    e.type = last.type.str();
+    e.from = first.layout->str(mesh_);
+    e.to = last.layout->str(mesh_);
+    e.step = reshard.step;
+    e.steps = reshard.steps;
+    e.made_value = bill.values[0].substr(0, bill.values[0].find('%') + 1) + std::string(base_name(first.name));
+    e.made = made_by(f, reshard.first);
+    e.read = read_by(fi, reshard.last);
+    const int g = closed_ == nullptr ? -1 : closed_->find(f.name);
+    const std::vector<int>& readers = uses_[fi][index(reshard.last)];
+    if (g >= 0) {
+      e.from_asked = asked_by(g, f, reshard.first, -1);
+      e.to_asked = asked_by(g, f, reshard.last, readers.empty() ? -1 : readers[0]);
+      add_lost(e, g, f, reshard, readers);
+      find_op(e, g, f, readers.empty() ? -1 : readers[0]);
+      if (e.closed_op < 0) find_op(e, g, f, first.op);
+    }
+    const ReshardStep step = step_of(bill.kind, op.over, *f.value(op.operands[0]).layout, *f.value(op.results[0]).layout);
+    const int64_t each = step_messages(mesh_, last.type.shape, step);
+    e.messages = each * bill.count;
+    e.nanoseconds = CostModel::nanoseconds(in_.cost.link(mesh_, op.over), each, bill.bytes / std::max<int64_t>(1, bill.count)) * bill.count;
+    bound(e, f, reshard, bill.count);
+    return e;
+  }
+
+ private:
+  // The op of the closed program that a local one is.
+  void find_op(Explanation& e, int g, const Function& f, int local_op) const {
+    if (local_op < 0 || f.ops[static_cast<size_t>(local_op)].kind != Op::apply) return;
+    const Op& op = f.ops[static_cast<size_t>(local_op)];
+    if (op.results.empty() || op.def->identity) return;
+    const ValueId v = global(g, f.value(op.results[0]).name);
+    if (v == ValueId::none) return;
+    e.closed_function = g;
+    e.closed_op = closed_->functions[static_cast<size_t>(g)].value(v).op;
+  }
+
+  // Of which operand of its collective a value is the result.
+  static ValueId operand_of(const Function& f, ValueId v) {
+    const Op& op = f.ops[static_cast<size_t>(f.value(v).op)];
+    return op.operands[static_cast<size_t>(std::find(op.results.begin(), op.results.end(), v) - op.results.begin())];
+  }
+
+  Reshard chain(size_t fi, int op) const {
+    const Function& f = local_.functions[fi];
+    Reshard r;
+    r.first = f.ops[static_cast<size_t>(op)].operands[0];
+    while (f.value(r.first).op >= 0 && is_collective(f.ops[static_cast<size_t>(f.value(r.first).op)])) r.first = operand_of(f, r.first);
+    // Forward as long as nobody but the next step reads.
+    r.last = f.ops[static_cast<size_t>(op)].results[0];
+    while (true) {
+      const std::vector<int>& readers = uses_[fi][index(r.last)];
+      const bool returned = std::any_of(f.returns.begin(), f.returns.end(), [&](const Return& x) { return x.value == r.last; });
+      if (returned || readers.size() != 1 || !is_collective(f.ops[static_cast<size_t>(readers[0])])) break;
+      const Op& next = f.ops[static_cast<size_t>(readers[0])];
+      r.last = next.results[static_cast<size_t>(std::find(next.operands.begin(), next.operands.end(), r.last) - next.operands.begin())];
+    }
+    for (ValueId v = r.last; v != r.first; v = operand_of(f, v)) {
+      const int made = f.value(v).op;
+      if (*f.ops[static_cast<size_t>(made)].def->collective != Collective::slice) r.talking.push_back(made);
+    }
+    std::reverse(r.talking.begin(), r.talking.end());
+    r.steps = static_cast<int>(r.talking.size());
+    r.step = static_cast<int>(std::find(r.talking.begin(), r.talking.end(), op) - r.talking.begin()) + 1;
+    return r;
+  }
+
+  std::string op_text(const Function& f, const Op& op) const {
+    std::string s;
+    if (op.kind == Op::wait) return "wait";
+    if (op.kind != Op::apply) {
+      s = fmt::format("call {}", op.prefix.empty() ? local_.functions[static_cast<size_t>(op.callee)].name : op.prefix);
+    } else {
+      s = std::string(op.def->name);
+      for (size_t i = 0; i < op.operands.size(); ++i) s += fmt::format("{} %{}", i ? "," : "", f.value(op.operands[i]).name);
+    }
+    if (op.source.known()) s += fmt::format(" ({})", op.source.str());
+    return s;
+  }
+
+  std::string made_by(const Function& f, ValueId v) const {
+    const ValueInfo& value = f.value(v);
+    if (value.op >= 0) return "made by " + op_text(f, f.ops[static_cast<size_t>(value.op)]);
+    const bool is_main = &f == &local_.main();
+    if (!is_main) return fmt::format("%{}, an argument of {}", value.name, f.name);
+    const int p = f.param_index(v);
+    const auto kind = p < 0 ? ParamInfo::input : f.param_info[static_cast<size_t>(p)].kind;
+    return kind == ParamInfo::param ? "a parameter, as it is stored" : kind == ParamInfo::state ? "the optimizer's state" : "an input";
+  }
+
+  std::string read_by(size_t fi, ValueId v) const {
+    const Function& f = local_.functions[fi];
+    const std::vector<int>& readers = uses_[fi][index(v)];
+    std::string out;
+    if (!readers.empty()) {
+      out = "read by " + op_text(f, f.ops[static_cast<size_t>(readers[0])]);
+      std::vector<int> distinct = readers;
+      distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
+      if (distinct.size() > 1) out += fmt::format(" and {} more", distinct.size() - 1);
+    }
+    for (const Return& r : f.returns) {
+      if (r.value != v) continue;
+      out += out.empty() ? "" : "; ";
+      out += fmt::format("{} returns it", fi + 1 == local_.functions.size() ? "the program" : f.name);
+      if (r.in_place != ValueId::none) out += fmt::format(" in place of %{}", f.value(r.in_place).name);
+      break;
+    }
+    return out.empty() ? "read by nobody" : out;
+  }
+
+  // The value of the closed program that a local one is a copy of.
+  ValueId global(int g, const std::string& local_name) const {
+    if (g < 0) return ValueId::none;
+    return closed_->functions[static_cast<size_t>(g)].find(base_name(local_name));
+  }
+
+  std::string full_name(int g, ValueId v) const {
+    const Function& f = closed_->functions[static_cast<size_t>(g)];
+    const bool is_main = g + 1 == static_cast<int>(closed_->functions.size());
+    return is_main ? fmt::format("%{}", f.value(v).name) : fmt::format("{}: %{}", f.name, f.value(v).name);
+  }
+
+  // The pinned value from which `atom` came to value v of function g; none: nobody knows.
+  std::optional<Asked> root(int g, ValueId v, AtomId atom) const {
+    constexpr int kMostHops = 100'000;
+    for (int hops = 0; hops < kMostHops; ++hops) {
+      const Origin* origin = in_.origins == nullptr ? nullptr : in_.origins->find(g, v, atom);
+      if (origin == nullptr || origin->function < 0) break;
+      g = origin->function;
+      v = origin->from;
+    }
+    const ValueInfo& info = closed_->functions[static_cast<size_t>(g)].value(v);
+    if (!info.pinned || !info.layout || !info.layout->used().has(atom)) return std::nullopt;
+    return Asked{"", full_name(g, v), info.pinned_by, g, v, false, false};
+  }
+
+  // Adds the atom to the entry of the pin that put it there.
+  void add(std::vector<Asked>& list, Asked pin, AtomId atom) const {
+    pin.axes = mesh_.axis_of(atom).name;
+    for (const Asked& a : list) {
+      if (a.place == pin.place && a.value == pin.value && a.axes == pin.axes) return;
+    }
+    list.push_back(std::move(pin));
+  }
+
+  // The pins behind the layout of local value v: its own, or those of its axes; where propagation gave none, an axis comes from
+  // another tensor of the op that makes or reads it.
+  std::vector<Asked> asked_by(int g, const Function& f, ValueId v, int reader) const {
+    std::vector<Asked> list;
+    const ValueInfo& value = f.value(v);
+    const ValueId at = global(g, value.name);
+    if (at == ValueId::none) return list;
+    const ValueInfo& info = closed_->functions[static_cast<size_t>(g)].value(at);
+    if (info.pinned && info.layout && info.layout->closed() == *value.layout) {
+      list.push_back({"", full_name(g, at), info.pinned_by, g, at, false, false});
+      return list;
+    }
+    for (AtomId atom : value.layout->split().list()) {
+      if (auto pin = find_root(g, f, v, reader, atom)) add(list, std::move(*pin), atom);
+    }
+    for (AtomId atom : value.layout->pending_atoms().list()) {
+      if (auto pin = pending_root(g, f, v, atom)) add(list, std::move(*pin), atom);
+    }
+    return list;
+  }
+
+  std::optional<Asked> find_root(int g, const Function& f, ValueId v, int reader, AtomId atom) const {
+    const ValueId at = global(g, f.value(v).name);
+    if (at != ValueId::none) {
+      const ValueInfo& info = closed_->functions[static_cast<size_t>(g)].value(at);
+      if (info.layout && info.layout->split().has(atom)) {
+        if (auto pin = root(g, at, atom)) return pin;
+      }
+    }
+    const int op = reader >= 0 ? reader : f.value(v).op;
+    return op < 0 ? std::nullopt : other_root(g, f, f.ops[static_cast<size_t>(op)], v, atom);
+  }
+
+  // Whence another tensor of `op` has the atom.
+  std::optional<Asked> other_root(int g, const Function& f, const Op& op, ValueId except, AtomId atom) const {
+    for (const auto* list : {&op.operands, &op.results}) {
+      for (ValueId v : *list) {
+        if (v == ValueId::none || v == except || !f.value(v).layout->split().has(atom)) continue;
+        const ValueId at = global(g, f.value(v).name);
+        if (at == ValueId::none) continue;
+        const ValueInfo& info = closed_->functions[static_cast<size_t>(g)].value(at);
+        if (!info.layout || !info.layout->split().has(atom)) continue;
+        if (auto pin = root(g, at, atom)) return pin;
+      }
+    }
+    return std::nullopt;
+  }
+
+  // Back through the ops that pass a sum on to the one of which a split factor became the sum.
+  std::optional<Asked> pending_root(int g, const Function& f, ValueId v, AtomId atom) const {
+    for (size_t hops = 0; hops <= f.ops.size(); ++hops) {
+      const int made = f.value(v).op;
+      if (made < 0) {
+        const ValueId at = global(g, f.value(v).name);
+        auto pin = at == ValueId::none ? std::nullopt : root(g, at, atom);
+        if (pin) pin->pending = true;
+        return pin;
+      }
+      const Op& op = f.ops[static_cast<size_t>(made)];
+      if (op.kind != Op::apply) {
+        // What a call returns: on inside the function.
+        const int callee = op.kind == Op::wait ? -1 : op.callee;
+        if (callee < 0) return std::nullopt;
+        const Function& inner = local_.functions[static_cast<size_t>(callee)];
+        const auto r = std::find(op.results.begin(), op.results.end(), v) - op.results.begin();
+        return pending_root(closed_->find(inner.name), inner, inner.returns[static_cast<size_t>(r)].value, atom);
+      }
+      ValueId passed = ValueId::none;
+      for (ValueId o : op.operands) {
+        if (f.value(o).layout->pending_atoms().has(atom)) passed = o;
+      }
+      if (passed == ValueId::none) {
+        auto pin = other_root(g, f, op, v, atom);
+        if (pin) pin->pending = true;
+        return pin;
+      }
+      v = passed;
+    }
+    return std::nullopt;
+  }
+
+  // Where the reader takes an axis away: the tensor of the reader that has it on another of its dimensions.
+  void add_lost(Explanation& e, int g, const Function& f, const Reshard& r, const std::vector<int>& readers) const {
+    if (readers.empty() || !e.to_asked.empty()) return;
+    const Op& reader = f.ops[static_cast<size_t>(readers[0])];
+    for (AtomId atom : (f.value(r.first).layout->used() - f.value(r.last).layout->used()).list()) {
+      auto pin = other_root(g, f, reader, r.last, atom);
+      if (!pin) continue;
+      pin->elsewhere = true;
+      add(e.to_asked, std::move(*pin), atom);
+    }
+  }
+
+  // The bytes of all steps, and the least that any way from the first layout to the last one takes: without a reduction what the
+  // busiest device needs and lacks; with one the planner's own steps, which start from these two layouts alone.
+  void bound(Explanation& e, const Function& f, const Reshard& r, int64_t count) const {
+    const ValueInfo &first = f.value(r.first), &last = f.value(r.last);
+    const int64_t scale = size_bytes(last.type.dtype) * count;
+    for (int at : r.talking) {
+      const Op& op = f.ops[static_cast<size_t>(at)];
+      // Of this value's part of a message, which is all of it but where several are carried.
+      ValueId v = r.last;
+      while (f.value(v).op != at) v = operand_of(f, v);
+      const ReshardStep step = step_of(*op.def->collective, op.over, *f.value(operand_of(f, v)).layout, *f.value(v).layout);
+      e.reshard_bytes += busiest_received_elements(mesh_, last.type.shape, step) * scale;
+    }
+    if (!first.layout->is_pending()) {
+      e.reshard_lower_bound = lower_bound_elements(mesh_, last.type.shape, *first.layout, *last.layout) * scale;
+    } else if (!reshard_obstacle(mesh_, *first.layout, *last.layout).empty()) {
+      e.reshard_lower_bound = e.reshard_bytes;
+    } else {
+      for (const ReshardStep& step : plan_reshard(mesh_, last.type.shape, *first.layout, *last.layout)) {
+        e.reshard_lower_bound += busiest_received_elements(mesh_, last.type.shape, step) * scale;
+      }
+    }
+  }
+
+  const ExplainInput& in_;
+  const Mesh& mesh_;
+  const Program* closed_;  // may be null
+  const Program& local_;
+  std::vector<std::vector<std::vector<int>>> uses_;
+};
+
+}  // namespace
+
+Explanations explain(const ExplainInput& input) {
+  const Bill& bill = *input.bill;
+  Explanations out;
+  out.mesh = bill.mesh;
+  out.bytes = bill.bytes;
+  out.bytes_all_devices = bill.bytes_all_devices;
+  out.collectives = bill.collectives();
+  out.peak_bytes = bill.peak_bytes;
+  out.flops = bill.flops;
+  out.lines = bill.lines;
+  Explainer explainer(input);
+  for (size_t i = 0; i < bill.lines.size(); ++i) {
+    if (bill.lines[i].bytes < input.least_bytes) continue;
+    out.list.push_back(explainer.one(i));
+    out.messages += out.list.back().messages;
+    out.nanoseconds += out.list.back().nanoseconds;
+  }
+  std::stable_sort(out.list.begin(), out.list.end(),
+                   [&](const Explanation& a, const Explanation& b) { return bill.lines[a.line].bytes > bill.lines[b.line].bytes; });
+  return out;
+}
+
+void find_alternatives(Explanations& all, const Program& closed, size_t most) {
+  if (most == 0 || all.list.empty()) return;
+  const Choices taken = choose(closed);
+  std::map<std::pair<int, int>, std::vector<NotTaken>> done;
+  for (Explanation& e : all.list) {
+    if (e.closed_op < 0) continue;
+    const std::pair at(e.closed_function, e.closed_op);
+    if (!done.count(at)) {
+      if (done.size() == most) continue;
+      const OpChoice& chosen = taken.functions[static_cast<size_t>(at.first)].ops[static_cast<size_t>(at.second)];
+      for (const Alternative& a : alternatives(closed, at.first, at.second)) {
+        if (a.choice.operands == chosen.operands && a.choice.results == chosen.results) continue;
+        // Of those that cost alike, the first; one that costs what was chosen says nothing.
+        std::vector<NotTaken>& list = done[at];
+        const int64_t more = a.bytes - taken.bytes;
+        if (more > (list.empty() ? 0 : list.back().bytes_all_devices) && list.size() < kMostAlternatives) list.push_back({a.text, more});
+      }
+      done.try_emplace(at);
+    }
+    e.not_taken = done[at];
+  }
+}
+
+}  // namespace meshard
