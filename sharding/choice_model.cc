@@ -1,5 +1,7 @@
 #include "meshard/sharding/choice_model.h"
 
+#include <absl/container/flat_hash_map.h>
+
 #include <algorithm>
 #include <set>
 #include <tuple>
@@ -28,7 +30,13 @@ int64_t times(int64_t a, int64_t b) {
 
 }  // namespace
 
-ChoiceModel::ChoiceModel(const Program& program) : mesh_(*program.mesh), costs_(mesh_) {
+struct ChoiceModel::Ids {
+  absl::flat_hash_map<std::string, int> signatures, splits, lists;
+};
+
+ChoiceModel::~ChoiceModel() = default;
+
+ChoiceModel::ChoiceModel(const Program& program) : mesh_(*program.mesh), costs_(mesh_), ids_(std::make_unique<Ids>()) {
   const size_t n = program.functions.size();
   roots_.resize(n), remade_.resize(n), nodes_.resize(n), op_sites_.resize(n), param_sites_.resize(n), return_sites_.resize(n);
   const std::vector<int64_t> counts = run_counts(program);
@@ -57,7 +65,7 @@ int ChoiceModel::add_signature(const OpDef& def, const Op& op, const std::vector
       key.push_back(';');
     }
   }
-  const auto [it, fresh] = signature_ids_.try_emplace(std::move(key), static_cast<int>(signatures_.size()));
+  const auto [it, fresh] = ids_->signatures.try_emplace(std::move(key), static_cast<int>(signatures_.size()));
   if (fresh) {
     Signature s{&def, bind_rule(def, op.attributes, operands, results, op.source), {}, {}, def.linear, std::max<int64_t>(1, static_cast<int64_t>(def.flops_per_point))};
     for (const Type& t : results) {
@@ -74,7 +82,7 @@ int ChoiceModel::port_signature(const Type& type) {
   std::string key = "port";
   append(key, type.dtype);
   for (int64_t d : type.shape.dims) append(key, d);
-  const auto [it, fresh] = signature_ids_.try_emplace(std::move(key), static_cast<int>(signatures_.size()));
+  const auto [it, fresh] = ids_->signatures.try_emplace(std::move(key), static_cast<int>(signatures_.size()));
   if (fresh) {
     Signature s;
     s.rule.operands.emplace_back();
@@ -100,7 +108,7 @@ SplitId ChoiceModel::intern(int signature, OpSplit split, int group) {
     key.push_back('\x7f');
   }
   append(key, split.passing[static_cast<size_t>(Reduction::sum)].bits);
-  const auto [it, fresh] = split_ids_.try_emplace(std::move(key), static_cast<int>(splits_.size()));
+  const auto [it, fresh] = ids_->splits.try_emplace(std::move(key), static_cast<int>(splits_.size()));
   if (!fresh) return it->second;
   const Signature& s = signatures_[static_cast<size_t>(signature)];
   Split made{signature, std::move(split), group, group >= 0 && s.linear[static_cast<size_t>(group)].size() > 1, {}, {}, 0, 1};
@@ -364,7 +372,7 @@ void ChoiceModel::neighbours(const Split& from, const Atoms& unit, bool all_posi
 }
 
 LabelListId ChoiceModel::only(SplitId id) {
-  const auto [it, fresh] = list_ids_.try_emplace("o" + std::to_string(id), static_cast<int>(lists_.size()));
+  const auto [it, fresh] = ids_->lists.try_emplace("o" + std::to_string(id), static_cast<int>(lists_.size()));
   if (fresh) lists_.push_back({id});
   return it->second;
 }
@@ -375,7 +383,7 @@ LabelListId ChoiceModel::vary(size_t site, SplitId current, const std::vector<At
   append(key, current);
   for (const Atoms& unit : units) append(key, AtomSet::of(unit).bits);
   append(key, s.limited ? splits_[static_cast<size_t>(s.propagated)].shares : 0);
-  const auto [it, fresh] = list_ids_.try_emplace(std::move(key), static_cast<int>(lists_.size()));
+  const auto [it, fresh] = ids_->lists.try_emplace(std::move(key), static_cast<int>(lists_.size()));
   if (!fresh) return it->second;
   std::vector<SplitId> found = {current};
   for (const Atoms& unit : units) {
@@ -396,7 +404,7 @@ LabelListId ChoiceModel::all_labels(size_t site, size_t most) {
   std::string key = "a";
   append(key, s.propagated);
   append(key, s.limited ? splits_[static_cast<size_t>(s.propagated)].shares : 0);
-  const auto [it, fresh] = list_ids_.try_emplace(std::move(key), static_cast<int>(lists_.size()));
+  const auto [it, fresh] = ids_->lists.try_emplace(std::move(key), static_cast<int>(lists_.size()));
   if (!fresh) return it->second;
   const int id = it->second;
   double choices = 1;  // where each atom may go, orders aside

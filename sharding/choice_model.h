@@ -1,8 +1,6 @@
 // The choice of layouts as a problem: sites that have labels, and values that cost between them. Internal to choose.
 #pragma once
 
-#include <absl/container/flat_hash_map.h>
-
 #include <array>
 #include <deque>
 #include <memory>
@@ -77,6 +75,7 @@ struct ValueNode {
 class ChoiceModel {
  public:
   explicit ChoiceModel(const Program& program);
+  ~ChoiceModel();
 
   ReshardCosts& costs() { return costs_; }
   const std::vector<Site>& sites() const { return sites_; }
@@ -126,8 +125,8 @@ class ChoiceModel {
   std::deque<Signature> signatures_;
   std::deque<Split> splits_;
   std::deque<std::vector<SplitId>> lists_;
-  absl::flat_hash_map<std::string, int> signature_ids_, split_ids_;
-  absl::flat_hash_map<std::string, LabelListId> list_ids_;
+  struct Ids;                         // by what determines them; only looked up
+  std::unique_ptr<Ids> ids_;
   std::vector<Site> sites_;
   std::vector<ValueNode> values_;
   std::vector<std::vector<ValueId>> roots_;
