@@ -16,7 +16,7 @@ namespace {
 Program there_and_back() {
   Trace t(op_table());
   Scope s = t.scope();
-  const Value in = s.input("in", Dtype::f32, {8, 8});
+  const Value in = s.input("in", Dtype::f32, {64, 8});
   const Value w = s.param("w", {8, 8}, Init{Init::normal, 1});
   const Value x = einsum("b i, i j -> b j", in, w).named("x");
   const Value y = reshard(x).named("y");
