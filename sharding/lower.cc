@@ -58,10 +58,8 @@ void copy_lowered(Program& out, const Function& source, const std::vector<bool>&
       MESHARD_CHECK(made.type() == old.type, "a lowering keeps the types of its op");
       ValueInfo& value = f.value(made.id());
       builder.rename(made.id(), old.name);
-      if (old.pinned) {
-        value.layout = old.layout;
-        value.pinned = true;
-      }
+      value.layout = old.layout;  // for the lowering of what reads it
+      value.pinned = old.pinned;
       map[index(op.results[r])] = made.id();
     }
   }
