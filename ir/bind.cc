@@ -53,6 +53,12 @@ class Binder {
     for (const std::string& name : rule_.whole) mark(name, &Factor::whole);
     for (const std::string& name : rule_.lower) mark(name, &Factor::lower);
     sizes_from_attributes();
+    for (const auto& [name, size] : rule_.sizes) {
+      Factor& f = factor(name);
+      if (size < 0) fail(fmt::format(": the size of {} would be {}", name, size));
+      f.size = size;
+      where_[static_cast<size_t>(&f - out_.factors.data())] = "the op's rule";
+    }
     for (int i = 0; i < leading_; ++i) leading_size(i);
     for (const Tensor& t : tensors_) single_sizes(t);
     while (compound_sizes()) {
@@ -63,7 +69,15 @@ class Binder {
       fail(fmt::format(": the size of {} does not follow from the operands; give it as an attribute, {{{} = ...}}",
                        f.name, f.name));
     }
-    for (const Tensor& t : tensors_) (t.result ? out_.results : out_.operands).push_back(dims(t));
+    for (const Tensor& t : tensors_) {
+      for (size_t d : t.term->halos) {
+        // "..." before it stands for more or fewer dimensions than are written.
+        const bool behind = t.has_leading() && leading_at(t) < d;
+        const int dim = static_cast<int>(d) + (behind ? t.leading - 1 : 0);
+        out_.halos.push_back({static_cast<int>(out_.operands.size()), dim, number(t.term->dims[d][0])});
+      }
+      (t.result ? out_.results : out_.operands).push_back(dims(t));
+    }
     out_.zero = def_.zero_if_value0 && attributes_.number("value") == 0;
     return std::move(out_);
   }
@@ -172,10 +186,19 @@ class Binder {
   // The dimension of t that position i of "..." is, -1: it lacks it.
   int leading_dim(const Tensor& t, int i) const {
     if (!t.has_leading()) return -1;
+    const int from_first = i - (leading_ - t.leading);
+    return from_first < 0 ? -1 : static_cast<int>(leading_at(t)) + from_first;
+  }
+
+  // Where "..." stands.
+  static size_t leading_at(const Tensor& t) {
     const auto at =
         std::find_if(t.term->dims.begin(), t.term->dims.end(), [](const auto& dim) { return is_leading(dim); });
-    const int from_first = i - (leading_ - t.leading);
-    return from_first < 0 ? -1 : static_cast<int>(at - t.term->dims.begin()) + from_first;
+    return static_cast<size_t>(at - t.term->dims.begin());
+  }
+  static bool is_halo(const Tensor& t, const std::vector<std::string>& dim) {
+    const auto d = static_cast<size_t>(&dim - t.term->dims.data());
+    return std::find(t.term->halos.begin(), t.term->halos.end(), d) != t.term->halos.end();
   }
 
   // Sizes differ only where one is 1; results are as large as the operands say, or as given where no operand has "...".
@@ -207,7 +230,7 @@ class Binder {
       const int64_t size = t.type->shape[d];
       if (names.empty() && size != 1)
         fail(fmt::format(": dimension {} of {} is {}, the rule says 1", d, t.str(), size));
-      if (names.size() != 1) return;
+      if (names.size() != 1 || is_halo(t, names)) return;
       const auto f = static_cast<size_t>(number(names[0]));
       const std::string here = fmt::format("{} dimension {}", t.name, d);
       if (out_.factors[f].size == kUnknown) {

@@ -50,7 +50,9 @@ void check_dtypes(const OpDef& def, std::span<const Type> operands, const Place&
     // Where a result has the very type of this operand, the op does not care which it is.
     const auto& kept = def.result_dtype;
     if (def.identity || std::find(kept.begin(), kept.end(), static_cast<int>(i)) != kept.end()) continue;
-    if (!is_float(type.dtype)) fail(fmt::format("operand {} is {}, it must be a float", i, type.str()));
+    if (!is_float(type.dtype) && !def.integers) {
+      fail(fmt::format("operand {} is {}, it must be a float", i, type.str()));
+    }
     if (first >= 0 && operands[static_cast<size_t>(first)].dtype != type.dtype) {
       fail(fmt::format("operand {} is {} but operand {} is {}; convert one of them", first,
                        operands[static_cast<size_t>(first)].str(), i, type.str()));
@@ -61,9 +63,11 @@ void check_dtypes(const OpDef& def, std::span<const Type> operands, const Place&
 
 Dtype result_dtype(const OpDef& def, size_t result, std::span<const Type> operands) {
   const int from = result < def.result_dtype.size() ? def.result_dtype[result] : -1;
+  if (from == kInteger) return Dtype::i32;
   if (from >= 0) return operands[static_cast<size_t>(from)].dtype;
-  for (const Type& type : operands) {
-    if (is_float(type.dtype)) return type.dtype;
+  for (size_t i = 0; i < operands.size(); ++i) {
+    const bool own = i < def.operand_dtypes.size() && def.operand_dtypes[i];
+    if (is_float(operands[i].dtype) || (def.integers && !own)) return operands[i].dtype;
   }
   MESHARD_CHECK(!operands.empty(),
                 fmt::format("{} has no operand to take its type from and is not of explicit type", def.name));

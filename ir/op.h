@@ -10,6 +10,7 @@
 
 #include "meshard/ir/rule.h"
 #include "meshard/kernels/kernel.h"
+#include "meshard/layout/block.h"
 #include "meshard/layout/plan.h"
 #include "meshard/mesh/group.h"
 
@@ -32,6 +33,20 @@ struct OpCase {
   int64_t below = 4;
 };
 
+// What OpDef::reach is asked: which range of dimension `dim` of operand `operand` the op reads to compute `block` of the
+// factor that stands there as "t~". `size` is the whole factor's.
+struct Reach {
+  const Attributes& attributes;
+  std::span<const Type> operands;  // global
+  int operand = 0, dim = 0;
+  int64_t size = 0;
+  Block block;
+
+  int64_t extent() const { return operands[static_cast<size_t>(operand)].shape[dim]; }
+};
+
+constexpr int kInteger = -2;  // of OpDef::result_dtype: the result is i32
+
 struct OpDef {
   std::string_view name;
   std::string_view purpose;  // one sentence with the formula
@@ -40,10 +55,11 @@ struct OpDef {
   std::string (*rule_for)(std::span<const Type> operands, const Attributes&) = nullptr;
   std::vector<AttributeSpec> attributes;
   int results = 1;
-  // Types: -1 = the type of the first float operand, else index of the operand whose dtype result r has. Explicit: as
-  // written.
+  // Types: -1 = the type of the first operand without a dtype of its own, kInteger = i32, else index of the operand
+  // whose dtype result r has. Explicit: as written.
   std::vector<int> result_dtype;                     // missing entries are -1
-  std::vector<std::optional<Dtype>> operand_dtypes;  // i32 for ids; missing: any float, equal to the other floats
+  std::vector<std::optional<Dtype>> operand_dtypes;  // i32 for ids; missing: any float, equal to the other such
+  bool integers = false;                             // operands without a dtype may also be i32, all of them
   bool explicit_type = false;                  // the result's type is part of the op (fill, iota, random, convert)
   std::vector<std::string_view> result_names;  // "", "rstd", "lse": how further results are called: X, X.rstd
 
@@ -64,6 +80,9 @@ struct OpDef {
   void (*vjp)(Vjp&) = nullptr;
   // Rebuilds the op from ops that allow its `lower` factors to be split; null: they can't be.
   void (*lower)(Lowering&) = nullptr;
+  // For rules with "t~". May pass the ends of the dimension only where the op reads it as a ring: the elements are then
+  // those at the index modulo the extent. At most `extent` long.
+  Block (*reach)(const Reach&) = nullptr;
 
   PrepareFn reference = nullptr;  // plain loops, all dtypes: the specification
   PrepareFn cpu = nullptr;  // tuned; null: the reference serves. May return an empty `run` for what it does not take.

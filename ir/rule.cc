@@ -46,6 +46,10 @@ Term parse_term(Scanner& in) {
       term.dims.emplace_back();
     } else {
       term.dims.push_back({factor()});
+      const Place tilde = in.place();
+      if (!in.accept("~")) continue;
+      if (term.dims.back()[0] == "...") in.fail(tilde, "\"~\" stands behind one name, not behind \"...\"");
+      term.halos.push_back(term.dims.size() - 1);
     }
   }
   return term;
@@ -60,17 +64,22 @@ std::vector<Term> parse_terms(Scanner& in) {
 void parse_marks(Scanner& in, Rule& rule) {
   while (!in.at_end()) {
     const Place place = in.place();
-    const std::string mark = in.word("whole(...) or lower(...)");
-    const std::string known[] = {"whole", "lower"};
-    if (mark != "whole" && mark != "lower") {
-      in.fail(place, fmt::format("no mark \"{}\"; there are whole and lower{}", mark, did_you_mean(mark, known)));
+    const std::string mark = in.word("whole(...), lower(...) or size(...)");
+    const std::string known[] = {"whole", "lower", "size"};
+    if (mark != "whole" && mark != "lower" && mark != "size") {
+      in.fail(place, fmt::format("no mark \"{}\"; there are whole, lower and size{}", mark, did_you_mean(mark, known)));
     }
     in.expect("(");
     do {
       const Place at = in.place();
       const std::string name = factor_name(in);
       if (!rule.names(name)) in.fail(at, fmt::format("{}({}): the rule has no factor {}", mark, name, name));
-      (mark == "whole" ? rule.whole : rule.lower).push_back(name);
+      if (mark == "size") {
+        in.expect("=");
+        rule.sizes.emplace_back(name, in.integer("a size"));
+      } else {
+        (mark == "whole" ? rule.whole : rule.lower).push_back(name);
+      }
     } while (in.accept(","));
     in.expect(")");
     in.accept(",");
@@ -78,10 +87,13 @@ void parse_marks(Scanner& in, Rule& rule) {
 }
 
 std::string term_text(const Term& term) {
-  return absl::StrJoin(term.dims, " ", [](std::string* out, const std::vector<std::string>& dim) {
+  std::vector<std::string> words;
+  for (const std::vector<std::string>& dim : term.dims) {
     const std::string names = absl::StrJoin(dim, " ");
-    *out += dim.empty() ? "1" : dim.size() == 1 ? names : "(" + names + ")";
-  });
+    words.push_back(dim.empty() ? "1" : dim.size() == 1 ? names : "(" + names + ")");
+  }
+  for (size_t d : term.halos) words[d] += "~";
+  return absl::StrJoin(words, " ");
 }
 
 std::string terms_text(const std::vector<Term>& terms) {
@@ -108,7 +120,11 @@ Rule Rule::parse(std::string_view text, const Place& place) {
     // Nothing before "->" is an op without operands, not one with a scalar.
     if (!in.looking_at("->")) rule.operands = parse_terms(in);
     in.expect("->");
+    const Place results = in.place();
     rule.results = parse_terms(in);
+    for (const Term& term : rule.results) {
+      if (!term.halos.empty()) in.fail(results, "\"~\" stands in operands only");
+    }
     if (in.accept("|")) parse_marks(in, rule);
     if (!in.at_end()) in.fail("expected \",\", \"|\" or the end of the rule");
   } catch (const UserError& error) {
@@ -120,9 +136,10 @@ Rule Rule::parse(std::string_view text, const Place& place) {
 std::string Rule::str() const {
   std::string out = terms_text(operands);
   out += (out.ends_with(' ') ? "-> " : " -> ") + terms_text(results);
-  if (!whole.empty() || !lower.empty()) out += " |";
+  if (!whole.empty() || !lower.empty() || !sizes.empty()) out += " |";
   if (!whole.empty()) out += fmt::format(" whole({})", absl::StrJoin(whole, ","));
   if (!lower.empty()) out += fmt::format(" lower({})", absl::StrJoin(lower, ","));
+  if (!sizes.empty()) out += fmt::format(" size({})", absl::StrJoin(sizes, ",", absl::PairFormatter("=")));
   return out;
 }
 

@@ -7,10 +7,12 @@
 //   "b t (h e) -> b h t e"                 a dimension made of factors, major first; h or e is given as an attribute
 //   "b t d -> 1 d"                         "1": a dimension of size 1 with no factor
 //   "... v, ... -> ... | lower(v)"         v may be split: the op is then lowered to a list of other ops
+//   "b t~ c, k c o -> b t o | size(t=5)"   a dimension of a size of its own, split as t is; for a block of t the op reads
+//                                          a range of it (OpDef::reach), and fetches what of it other devices hold
 //   "... -> "                              everything reduced
 //
 // In operands and a result: passes through. Only in operands: reduced, for each result by itself. Only in results:
-// made, its size an attribute of the same name (or from an explicit type). "..." stands for any leading dimensions,
+// made, its size an attribute of the same name (or from an explicit type, or a mark size(name=5)). "..." stands for any leading dimensions,
 // aligned at the last one as in numpy; an operand may lack leading ones, or have size 1 where another has more, and is
 // then repeated.
 #pragma once
@@ -41,6 +43,11 @@ struct BoundRule {
   using Dim = std::vector<int>;  // indices into factors, major first; empty: size 1
   std::vector<Factor> factors;   // in order of first appearance
   std::vector<std::vector<Dim>> operands, results;
+  // "t~": a dimension of an operand whose size is its own, but which is split as its factor is.
+  struct Halo {
+    int operand = 0, dim = 0, factor = 0;
+  };
+  std::vector<Halo> halos;
   bool zero = false;  // the result is zero everywhere (OpDef::zero_if_value0): it may pend as a sum over anything
 
   bool in(const std::vector<Dim>& dims, int factor) const;
@@ -53,9 +60,11 @@ struct BoundRule {
 struct Rule {
   struct Term {
     std::vector<std::vector<std::string>> dims;  // "..." is the dim {"..."}; "1" is {}
+    std::vector<size_t> halos;                   // the dims written with "~"
   };
   std::vector<Term> operands, results;
   std::vector<std::string> whole, lower;
+  std::vector<std::pair<std::string, int64_t>> sizes;
 
   bool names(std::string_view factor) const;  // in an operand or result
 

@@ -33,6 +33,13 @@ struct KernelFactor {
 struct KernelOperand {
   Type type;                           // local shape
   std::vector<std::vector<int>> dims;  // each dimension's factors, major first; none: a repeated one of size 1
+  // Where the block begins in each dimension, for dimensions with a size of their own ("t~" in the rule), of which it
+  // holds all that is read. Empty: from 0 on.
+  std::vector<int64_t> begin;
+  std::vector<int64_t> global;  // the whole operand's sizes, beside `begin`; empty: as the block's
+
+  int64_t begin_of(size_t d) const { return begin.empty() ? 0 : begin[d]; }
+  int64_t global_of(size_t d) const { return global.empty() ? type.shape.dims[d] : global[d]; }
 };
 
 struct KernelSpec {

@@ -1,4 +1,8 @@
 // Values made from nothing: an element is a function of its global index, so it is the same on any mesh.
+#include <fmt/format.h>
+
+#include "meshard/base/error.h"
+#include "meshard/ir/trace.h"
 #include "meshard/kernels/cpu/cpu.h"
 #include "meshard/kernels/reference/reference.h"
 #include "meshard/ops/ops.h"
@@ -28,6 +32,17 @@ std::vector<OpCase> random_cases() {
   const std::string attributes = "{name = \"w\", scale = 0.5, seed = 7}";
   return {{"", attributes, "f32[5,3]"}, {"", attributes, "f32[1]"},     {"", attributes, "f32[0,3]"},
           {"", attributes, "f32[]"},    {"", attributes, "f32[2,3,4]"}, {"", attributes, "f32[29,67]"}};
+}
+
+std::string dropout_rule(std::span<const Type>, const Attributes& attributes) {
+  const double rate = attributes.number("rate");
+  if (!(rate >= 0 && rate < 1)) throw UserError(fmt::format("dropout: rate is {}; it is at least 0 and below 1", rate));
+  return "..., -> ...";
+}
+
+// What was dropped has no gradient: the same numbers are drawn again.
+void dropout_vjp(Vjp& v) {
+  v.set(0, v.builder().apply(dropout_op(), {v.cotangent(), v.operand(1)}, v.attributes())[0]);
 }
 
 }  // namespace
@@ -84,6 +99,43 @@ const OpDef& random_uniform_op() {
     d.cases = random_cases();
     return d;
   }();
+  return def;
+}
+
+const OpDef& one_hot_op() {
+  static const OpDef def = {
+      .name = "one_hot",
+      .purpose = "1 where the last dimension's index is the id, else 0",
+      .rule = "... -> ... v",
+      .operand_dtypes = {Dtype::i32},
+      .explicit_type = true,
+      .remake = true,
+      .flops_per_point = 0,
+      .reference = reference::one_hot,
+      .cases = {{"i32[2,3]", "", "f32[2,3,5]", 6}, {"i32[4]", "", "i32[4,3]", 3}, {"i32[]", "", "f32[1]", 1},
+                {"i32[0]", "", "f32[0,3]", 3}},
+  };
+  return def;
+}
+
+const OpDef& dropout_op() {
+  static const OpDef def = {
+      .name = "dropout",
+      .purpose = "x / (1 - rate), or 0 with probability rate: a function of seed, step, name and global index",
+      .rule_for = dropout_rule,
+      .attributes = {{"rate", 0.0, true}, {"seed", int64_t{0}, true}, {"name", std::string(), true}},
+      .operand_dtypes = {std::nullopt, Dtype::i32},
+      .linear = {{0}},
+      .in_place = {{0, 0}},
+      .random = true,
+      .flops_per_point = 40,
+      .vjp = dropout_vjp,
+      .reference = reference::dropout,
+      .cases = {{"f32[5,3], i32[]", "{name = \"h\", rate = 0.4, seed = 7}", "f32[5,3]", 100},
+                {"f32[2,3,4], i32[]", "{name = \"h\", rate = 0.1, seed = 7}", "f32[2,3,4]", 100},
+                {"f32[], i32[]", "{name = \"h\", rate = 0.5, seed = 7}"},
+                {"f32[0,3], i32[]", "{name = \"h\", rate = 0.0, seed = 7}"}},
+  };
   return def;
 }
 

@@ -25,20 +25,68 @@ void cross_entropy_gradient(Vjp& v) {
   v.set(0, out);
 }
 
+Value emit(Lowering& l, const OpDef& op, std::vector<Value> operands, std::string_view part, Attributes attributes = {}) {
+  return l.builder().apply(op, std::move(operands), std::move(attributes), {}, l.name() + std::string(part))[0];
+}
+
 void cross_entropy_lower(Lowering& l) {
-  const auto emit = [&](const OpDef& op, std::vector<Value> operands, std::string_view part,
-                        Attributes attributes = {}) {
-    return l.builder().apply(op, std::move(operands), std::move(attributes), {}, l.name() + std::string(part))[0];
-  };
   Value logits = l.operand(0), targets = l.operand(1);
-  Value largest = emit(max_op(), {logits}, ".max", {{"rule", std::string(kRows)}});
-  Value sum = emit(sum_exp_op(), {logits, largest}, ".sum");
-  Value lse = emit(log_add_op(), {largest, sum}, ".lse");
-  Value hit = emit(pick_op(), {logits, targets}, ".hit");
-  l.set({emit(sub_op(), {lse, hit}, ""), lse});
+  Value largest = emit(l, max_op(), {logits}, ".max", {{"rule", std::string(kRows)}});
+  Value sum = emit(l, sum_exp_op(), {logits, largest}, ".sum");
+  Value lse = emit(l, log_add_op(), {largest, sum}, ".lse");
+  Value hit = emit(l, pick_op(), {logits, targets}, ".hit");
+  l.set({emit(l, sub_op(), {lse, hit}, ""), lse});
+}
+
+void logsumexp_lower(Lowering& l) {
+  Value x = l.operand(0);
+  Value largest = emit(l, max_op(), {x}, ".max", {{"rule", std::string(kRows)}});
+  Value sum = emit(l, sum_exp_op(), {x, largest}, ".sum");
+  l.set({emit(l, log_add_op(), {largest, sum}, "")});
+}
+
+// The derivative of a row's log-sum-exp is its softmax.
+void logsumexp_vjp(Vjp& v) {
+  constexpr std::string_view column = "... -> ... 1";
+  Value softmax = exp(sub(v.operand(), reshape(v.result(), column)));
+  v.set(0, mul(softmax, reshape(v.cotangent(), column)));
+}
+
+void sum_exp_vjp(Vjp& v) {
+  constexpr std::string_view column = "... -> ... 1";
+  if (v.needs(0)) {
+    Value terms = exp(sub(v.operand(0), reshape(v.operand(1), column)));
+    v.set(0, mul(terms, reshape(v.cotangent(), column)));
+  }
+  if (v.needs(1)) v.set(1, neg(mul(v.result(), v.cotangent())));
+}
+
+void log_add_vjp(Vjp& v) {
+  if (v.needs(0)) v.set(0, v.cotangent());
+  if (v.needs(1)) v.set(1, div(v.cotangent(), v.operand(1)));
+}
+
+void pick_vjp(Vjp& v) {
+  if (!v.needs(0)) return;
+  Value hit = one_hot(v.operand(1), v.operand(0).shape().dims.back(), v.operand(0).type().dtype);
+  v.set(0, mul(hit, reshape(v.cotangent(), "... -> ... 1")));
 }
 
 }  // namespace
+
+const OpDef& logsumexp_op() {
+  static const OpDef def = {
+      .name = "logsumexp",
+      .purpose = "log(sum(e^x)) over the last dimension",
+      .rule = "... v -> ... | lower(v)",
+      .flops_per_point = 10,
+      .vjp = logsumexp_vjp,
+      .lower = logsumexp_lower,
+      .reference = reference::logsumexp,
+      .cases = {{"f32[2,3,5]", "", "f32[2,3]"}, {"f32[5,1]"}, {"f32[0,3]"}, {"f32[4]", "", "f32[]"}},
+  };
+  return def;
+}
 
 const OpDef& cross_entropy_op() {
   static const OpDef def = {
@@ -89,6 +137,7 @@ const OpDef& sum_exp_op() {
       .purpose = "sum(e^(x - m)) over the last dimension, m a number a row",
       .rule = "... v, ... -> ...",
       .flops_per_point = 9,
+      .vjp = sum_exp_vjp,
       .reference = reference::sum_exp,
       .cpu = cpu::sum_exp,
       .cases = {{"f32[2,3,5], f32[2,3]", "", "f32[2,3]"},
@@ -107,6 +156,7 @@ const OpDef& log_add_op() {
       .rule = "..., ... -> ...",
       .in_place = {{0, 0}, {0, 1}},
       .flops_per_point = 9,
+      .vjp = log_add_vjp,
       .reference = reference::log_add,
       .cpu = cpu::log_add,
       .cases = {{"f32[5,3], f32[5,3]", "", "f32[5,3]"},
@@ -125,6 +175,7 @@ const OpDef& pick_op() {
       .operand_dtypes = {std::nullopt, Dtype::i32},
       .linear = {{0}},
       .flops_per_point = 0,
+      .vjp = pick_vjp,
       .reference = reference::pick,
       .cpu = cpu::pick,
       .cases = {{"f32[2,3,5], i32[2,3]", "", "f32[2,3]", 5},

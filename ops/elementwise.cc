@@ -47,6 +47,11 @@ void reciprocal_vjp(Vjp& v) { v.set(0, neg(mul(v.cotangent(), square(v.result())
 void gelu_gradient(Vjp& v) { v.set(0, v.builder().apply(gelu_vjp_op(), {v.operand(), v.cotangent()})[0]); }
 void silu_gradient(Vjp& v) { v.set(0, v.builder().apply(silu_vjp_op(), {v.operand(), v.cotangent()})[0]); }
 
+void zero_vjp(Vjp& v) { v.set(0, fill(v.builder(), 0, v.operand().type())); }
+void abs_vjp(Vjp& v) { v.set(0, mul(v.cotangent(), sign(v.operand()))); }
+void sin_vjp(Vjp& v) { v.set(0, mul(v.cotangent(), cos(v.operand()))); }
+void cos_vjp(Vjp& v) { v.set(0, neg(mul(v.cotangent(), sin(v.operand())))); }
+
 // Ops on one value that differ only in formula and gradient.
 OpDef smooth(std::string_view name, std::string_view purpose, PrepareFn reference, PrepareFn cpu, void (*vjp)(Vjp&),
              double flops) {
@@ -61,6 +66,7 @@ OpDef smooth(std::string_view name, std::string_view purpose, PrepareFn referenc
 const OpDef& neg_op() {
   static const OpDef def = [] {
     OpDef d = smooth("neg", "-x", reference::neg, cpu::neg, neg_vjp, 1);
+    d.integers = true;
     d.linear = {{0}};
     return d;
   }();
@@ -141,6 +147,32 @@ const OpDef& silu_vjp_op() {
     d.flops_per_point = 15;
     return d;
   }();
+  return def;
+}
+
+const OpDef& abs_op() {
+  static const OpDef def = smooth("abs", "the magnitude of x", reference::abs, nullptr, abs_vjp, 1);
+  return def;
+}
+
+const OpDef& sign_op() {
+  static const OpDef def = smooth("sign", "-1, 0 or 1; no gradient flows", reference::sign, nullptr, zero_vjp, 1);
+  return def;
+}
+
+const OpDef& floor_op() {
+  static const OpDef def =
+      smooth("floor", "the largest integer up to x; no gradient flows", reference::floor, nullptr, zero_vjp, 1);
+  return def;
+}
+
+const OpDef& sin_op() {
+  static const OpDef def = smooth("sin", "the sine of x", reference::sin, nullptr, sin_vjp, 10);
+  return def;
+}
+
+const OpDef& cos_op() {
+  static const OpDef def = smooth("cos", "the cosine of x", reference::cos, nullptr, cos_vjp, 10);
   return def;
 }
 

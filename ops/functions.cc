@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "meshard/ir/op.h"
+#include "meshard/ops/emit.h"
 #include "meshard/ops/gradients.h"
 
 namespace meshard {
@@ -20,8 +21,10 @@ std::vector<Value> emit(Builder& builder, std::string_view op, std::vector<Value
                        "", place_of(builder, where));
 }
 
+}  // namespace
+
 std::vector<Value> emit_all(std::string_view op, std::vector<Value> operands, const Where& where,
-                            Attributes attributes = {}, std::vector<Type> results = {}) {
+                            Attributes attributes, std::vector<Type> results) {
   for (size_t i = 0; i < operands.size(); ++i) {
     if (!operands[i])
       throw UserError(Place{where.file_name(), static_cast<int>(where.line()), 0},
@@ -31,12 +34,10 @@ std::vector<Value> emit_all(std::string_view op, std::vector<Value> operands, co
   return emit(builder, op, std::move(operands), where, std::move(attributes), std::move(results));
 }
 
-Value emit_one(std::string_view op, std::vector<Value> operands, const Where& where, Attributes attributes = {},
-               std::vector<Type> results = {}) {
+Value emit_one(std::string_view op, std::vector<Value> operands, const Where& where, Attributes attributes,
+               std::vector<Type> results) {
   return emit_all(op, std::move(operands), where, std::move(attributes), std::move(results)).at(0);
 }
-
-}  // namespace
 
 Value einsum(std::string_view rule, Value a, Value b, Where where) {
   return emit_one("einsum", {a, b}, where, {{"rule", std::string(rule)}});
@@ -48,6 +49,22 @@ Value mul(Value a, Value b, Where where) { return emit_one("mul", {a, b}, where)
 Value div(Value a, Value b, Where where) { return emit_one("div", {a, b}, where); }
 Value maximum(Value a, Value b, Where where) { return emit_one("maximum", {a, b}, where); }
 Value minimum(Value a, Value b, Where where) { return emit_one("minimum", {a, b}, where); }
+
+Value pow(Value a, Value b, Where where) { return emit_one("pow", {a, b}, where); }
+
+Value less(Value a, Value b, Where where) { return emit_one("less", {a, b}, where); }
+Value less_equal(Value a, Value b, Where where) { return emit_one("less_equal", {a, b}, where); }
+Value greater(Value a, Value b, Where where) { return emit_one("less", {b, a}, where); }
+Value greater_equal(Value a, Value b, Where where) { return emit_one("less_equal", {b, a}, where); }
+Value equal_to(Value a, Value b, Where where) { return emit_one("equal_to", {a, b}, where); }
+Value not_equal(Value a, Value b, Where where) { return emit_one("not_equal", {a, b}, where); }
+Value select(Value c, Value a, Value b, Where where) { return emit_one("select", {c, a, b}, where); }
+Value bit_and(Value a, Value b, Where where) { return emit_one("bit_and", {a, b}, where); }
+Value bit_or(Value a, Value b, Where where) { return emit_one("bit_or", {a, b}, where); }
+Value bit_xor(Value a, Value b, Where where) { return emit_one("bit_xor", {a, b}, where); }
+Value bit_not(Value a, Where where) { return emit_one("bit_not", {a}, where); }
+Value shift_left(Value a, Value b, Where where) { return emit_one("shift_left", {a, b}, where); }
+Value shift_right(Value a, Value b, Where where) { return emit_one("shift_right", {a, b}, where); }
 
 Value scale(Value x, double factor, Where where) { return emit_one("scale", {x}, where, {{"factor", factor}}); }
 Value offset(Value x, double amount, Where where) { return emit_one("offset", {x}, where, {{"amount", amount}}); }
@@ -62,6 +79,20 @@ Value sigmoid(Value x, Where where) { return emit_one("sigmoid", {x}, where); }
 Value reciprocal(Value x, Where where) { return emit_one("reciprocal", {x}, where); }
 Value gelu(Value x, Where where) { return emit_one("gelu", {x}, where); }
 Value silu(Value x, Where where) { return emit_one("silu", {x}, where); }
+
+Value abs(Value x, Where where) { return emit_one("abs", {x}, where); }
+Value sign(Value x, Where where) { return emit_one("sign", {x}, where); }
+Value floor(Value x, Where where) { return emit_one("floor", {x}, where); }
+Value sin(Value x, Where where) { return emit_one("sin", {x}, where); }
+Value cos(Value x, Where where) { return emit_one("cos", {x}, where); }
+
+Value clamp(Value x, double low, double high, Where where) {
+  return emit_one("clamp", {x}, where, {{"high", high}, {"low", low}});
+}
+
+Value dropout(Value x, Value step, double rate, int64_t seed, std::string_view name, Where where) {
+  return emit_one("dropout", {x, step}, where, {{"name", std::string(name)}, {"rate", rate}, {"seed", seed}});
+}
 
 Value convert(Value x, Dtype dtype, Where where) {
   if (x && x.type().dtype == dtype) return x;
@@ -82,6 +113,8 @@ Value max(Value x, std::string_view rule, Where where) { return reduce("max", x,
 Value min(Value x, std::string_view rule, Where where) { return reduce("min", x, rule, where); }
 Value sum_squares(Value x, Where where) { return emit_one("sum_squares", {x}, where); }
 
+Value logsumexp(Value x, Where where) { return emit_one("logsumexp", {x}, where); }
+
 Value reshape(Value x, std::string_view rule, Attributes sizes, Where where) {
   check_none_lost("reshape", rule);
   check_none_made("reshape", rule);
@@ -100,6 +133,15 @@ Value broadcast(Value x, std::string_view rule, Attributes sizes, Where where) {
 }
 
 Value take(Value x, Value i, Where where) { return emit_one("take", {x, i}, where); }
+
+Value one_hot(Value ids, int64_t v, Dtype dtype, Where where) {
+  std::vector<Type> type;
+  if (ids) {
+    type = {Type{dtype, ids.shape()}};
+    type[0].shape.dims.push_back(v);
+  }
+  return emit_one("one_hot", {ids}, where, {}, std::move(type));
+}
 
 Value embedding(Value ids, Value table, Where where) { return emit_one("embedding", {ids, table}, where); }
 Value softmax(Value x, Where where) { return emit_one("softmax", {x}, where); }

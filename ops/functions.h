@@ -8,7 +8,9 @@
 
 #include <array>
 #include <source_location>
+#include <span>
 #include <string_view>
+#include <vector>
 
 #include "meshard/ir/trace.h"
 
@@ -25,8 +27,24 @@ Value add(Value a, Value b, Where where = Where::current());
 Value sub(Value a, Value b, Where where = Where::current());
 Value mul(Value a, Value b, Where where = Where::current());
 Value div(Value a, Value b, Where where = Where::current());
-Value maximum(Value a, Value b, Where where = Where::current());  // no gradient
-Value minimum(Value a, Value b, Where where = Where::current());  // no gradient
+Value maximum(Value a, Value b, Where where = Where::current());
+Value minimum(Value a, Value b, Where where = Where::current());
+Value pow(Value a, Value b, Where where = Where::current());  // a^b
+// Comparisons of two floats or two i32: 1 or 0, as i32. select: a where c, an i32, is not 0, else b.
+Value less(Value a, Value b, Where where = Where::current());
+Value less_equal(Value a, Value b, Where where = Where::current());
+Value greater(Value a, Value b, Where where = Where::current());
+Value greater_equal(Value a, Value b, Where where = Where::current());
+Value equal_to(Value a, Value b, Where where = Where::current());
+Value not_equal(Value a, Value b, Where where = Where::current());
+Value select(Value c, Value a, Value b, Where where = Where::current());
+// Bits of i32, which serve as logic on comparisons too.
+Value bit_and(Value a, Value b, Where where = Where::current());
+Value bit_or(Value a, Value b, Where where = Where::current());
+Value bit_xor(Value a, Value b, Where where = Where::current());
+Value bit_not(Value a, Where where = Where::current());
+Value shift_left(Value a, Value b, Where where = Where::current());
+Value shift_right(Value a, Value b, Where where = Where::current());
 
 // Elementwise: [...] -> [...].
 Value scale(Value x, double factor, Where where = Where::current());   // factor x
@@ -42,15 +60,25 @@ Value sigmoid(Value x, Where where = Where::current());
 Value reciprocal(Value x, Where where = Where::current());            // 1 / x
 Value gelu(Value x, Where where = Where::current());                  // the tanh form, as GPT-2
 Value silu(Value x, Where where = Where::current());                  // x sigmoid(x)
+Value abs(Value x, Where where = Where::current());
+Value sign(Value x, Where where = Where::current());   // -1, 0 or 1; its gradient is 0
+Value floor(Value x, Where where = Where::current());  // its gradient is 0
+Value sin(Value x, Where where = Where::current());
+Value cos(Value x, Where where = Where::current());
+Value clamp(Value x, double low, double high, Where where = Where::current());
+// x / (1 - rate), or 0 with probability `rate`, decided by (seed, step, name, global index): the same on any mesh. `step`
+// is an i32[] that changes from use to use, such as the number of the training step.
+Value dropout(Value x, Value step, double rate, int64_t seed, std::string_view name, Where where = Where::current());
 Value convert(Value x, Dtype dtype, Where where = Where::current());  // x itself where it has that dtype
 
 // Reductions over the names that the result lacks: "b t d -> d", "... -> ", "... v -> ...". "1" keeps a dimension of
 // size 1: "b t d -> b t 1". The mean divides by the global count.
 Value sum(Value x, std::string_view rule = "... -> ", Where where = Where::current());
 Value mean(Value x, std::string_view rule = "... -> ", Where where = Where::current());
-Value max(Value x, std::string_view rule = "... -> ", Where where = Where::current());  // no gradient
-Value min(Value x, std::string_view rule = "... -> ", Where where = Where::current());  // no gradient
-Value sum_squares(Value x, Where where = Where::current());                             // [...] -> []
+Value max(Value x, std::string_view rule = "... -> ", Where where = Where::current());  // equal ones share the gradient
+Value min(Value x, std::string_view rule = "... -> ", Where where = Where::current());
+Value sum_squares(Value x, Where where = Where::current());  // [...] -> []
+Value logsumexp(Value x, Where where = Where::current());    // [..., v] -> [...]
 
 // Dimensions. reshape: "b t (h e) -> b t h e" with {{"h", 4}}; a merged dimension has its factors major first.
 // transpose: "b t h e -> b h t e". broadcast: "b d -> b t d" with {{"t", 5}}; a scalar
@@ -60,7 +88,52 @@ Value transpose(Value x, std::string_view rule, Where where = Where::current());
 Value broadcast(Value x, std::string_view rule, Attributes sizes, Where where = Where::current());
 Value take(Value x, Value i, Where where = Where::current());  // [k, ...], i32[] -> [...], 0 <= i < k
 
+// Elements by index: the dimension that the ids count is called k. gather: "k d, i -> i d", "b k d, b i -> b i d",
+// "a k b, a i b -> a i b"; zeros where an id is no k. scatter_add is its gradient, x summed by id into k rows:
+// "i, i d -> k d". Rows and indices may be split.
+Value gather(Value x, Value ids, std::string_view rule, Where where = Where::current());
+Value scatter_add(Value ids, Value x, std::string_view rule, int64_t k, Where where = Where::current());
+Value one_hot(Value ids, int64_t v, Dtype dtype = Dtype::f32, Where where = Where::current());  // i32[...] -> [..., v]
+
+// Along one dimension. Where it is split, only what devices lack of their neighbours' blocks travels.
+Value slice(Value x, int dimension, int64_t begin, int64_t end, int64_t step = 1, Where where = Where::current());
+Value pad(Value x, int dimension, int64_t before, int64_t behind, Where where = Where::current());  // by zeros
+Value roll(Value x, int dimension, int64_t shift, Where where = Where::current());  // element i goes to i + shift
+Value reverse(Value x, int dimension, Where where = Where::current());
+Value concat(std::vector<Value> values, int dimension, Where where = Where::current());
+std::vector<Value> split(Value x, int dimension, std::span<const int64_t> sizes, Where where = Where::current());
+// At a place known when the program runs, start i32[]: `size` elements of x; and x with u written over its elements.
+// What lies outside is zeros, or left out.
+Value dynamic_slice(Value x, Value start, int dimension, int64_t size, Where where = Where::current());
+Value dynamic_update(Value x, Value u, Value start, int dimension, Where where = Where::current());
+Value cumsum(Value x, int dimension, bool reverse = false, Where where = Where::current());
+// h_t = a_t h_{t-1} + b_t, from 0 on.
+Value scan(Value a, Value b, int dimension, bool reverse = false, Where where = Where::current());
+
+// Rows over the last dimension: values, and i32 where they stood. Equal elements keep their order.
+std::array<Value, 2> sort(Value x, bool descending = false, Where where = Where::current());
+std::array<Value, 2> top_k(Value x, int64_t k, Where where = Where::current());  // largest first
+Value argmax(Value x, Where where = Where::current());                           // [..., v] -> i32[...]
+Value argmin(Value x, Where where = Where::current());
+
+// Convolutions and pools, channels last: x [b, w, c] or [b, h, w, c], weights [kw, c / groups, o] or [kh, kw, c / groups,
+// o]. `before` and `behind` are the zeros at the ends (a pool leaves them out of its maximum); h first, w where there is
+// only one. Windows lie `dilation` apart inside, and `stride` from one another.
+struct ConvOptions {
+  std::array<int64_t, 2> stride = {1, 1}, before = {0, 0}, behind = {0, 0}, dilation = {1, 1};
+  int64_t groups = 1;
+};
+Value conv(Value x, Value weights, const ConvOptions& options = {}, Where where = Where::current());
+struct PoolOptions {
+  std::array<int64_t, 2> window = {1, 1}, stride = {1, 1}, before = {0, 0}, behind = {0, 0}, dilation = {1, 1};
+};
+Value max_pool(Value x, const PoolOptions& options, Where where = Where::current());
+Value sum_pool(Value x, const PoolOptions& options, Where where = Where::current());
+Value mean_pool(Value x, const PoolOptions& options, Where where = Where::current());  // zeros at the ends count
+
 // Layers.
+// Over all but the last dimension c: (x - mean) weight / sqrt(variance + eps) + bias, of the batch at hand.
+Value batch_norm(Value x, Value weight, Value bias, double eps = 1e-5, Where where = Where::current());  // [..., c], [c], [c]
 Value embedding(Value ids, Value table, Where where = Where::current());  // i32[...], [v, d] -> [..., d]
 Value softmax(Value x, Where where = Where::current());                   // [..., c], rows over c
 Value layer_norm(Value x, Value weight, Value bias, double eps = 1e-5,

@@ -33,6 +33,18 @@ void mean_vjp(Vjp& v) {
 
 void sum_squares_vjp(Vjp& v) { v.set(0, scale(mul(v.operand(), v.cotangent()), 2)); }
 
+// Elements that are the largest, or the smallest, share the cotangent.
+void extreme_vjp(Vjp& v, const OpDef& def) {
+  const BoundRule rule = bound(def, v);
+  const Type type = v.operand().type();
+  const std::string_view text = v.attributes().text("rule", "... -> ");
+  Value hit = convert(equal_to(v.operand(), repeat_over(v.result(), rule, type, 1)), type.dtype);
+  Value share = div(v.cotangent(), sum(hit, text));
+  v.set(0, mul(hit, repeat_over(share, rule, type, 1)));
+}
+void max_vjp(Vjp& v) { extreme_vjp(v, max_op()); }
+void min_vjp(Vjp& v) { extreme_vjp(v, min_op()); }
+
 OpDef reduction(std::string_view name, std::string_view purpose, PrepareFn reference, PrepareFn cpu) {
   OpDef def;
   def.name = name;
@@ -59,6 +71,8 @@ const OpDef& sum_op() {
   static const OpDef def = [] {
     OpDef d = reduction("sum", "the sum over the names that the result lacks", reference::sum, cpu::sum);
     d.rule_for = reduce_rule<sum_op>;
+    d.integers = true;
+    d.cases.push_back({"i32[2,5,3]", "{rule = \"b t d -> d\"}", "i32[3]"});
     d.linear = {{0}};
     d.vjp = sum_vjp;
     d.cases.push_back({"f32[0,3]", "{rule = \"t d -> d\"}", "f32[3]"});
@@ -83,6 +97,9 @@ const OpDef& max_op() {
   static const OpDef def = [] {
     OpDef d = reduction("max", "the largest over the names that the result lacks", reference::max, cpu::max);
     d.rule_for = reduce_rule<max_op>;
+    d.integers = true;
+    d.vjp = max_vjp;
+    d.cases.push_back({"i32[2,5,3]", "{rule = \"b t d -> d\"}", "i32[3]"});
     d.combine = Reduction::max;
     return d;
   }();
@@ -93,6 +110,8 @@ const OpDef& min_op() {
   static const OpDef def = [] {
     OpDef d = reduction("min", "the smallest over the names that the result lacks", reference::min, cpu::min);
     d.rule_for = reduce_rule<min_op>;
+    d.integers = true;
+    d.vjp = min_vjp;
     d.combine = Reduction::min;
     return d;
   }();

@@ -37,6 +37,10 @@ void reshape_vjp(Vjp& v) {
 
 void transpose_vjp(Vjp& v) { v.set(0, transpose(v.cotangent(), turned_round(v.attributes().text("rule")))); }
 
+void take_vjp(Vjp& v) {
+  if (v.needs(0)) v.set(0, scatter_add(v.operand(1), v.cotangent(), ", ... -> k ...", v.operand(0).shape()[0]));
+}
+
 }  // namespace
 
 const OpDef& reshape_op() {
@@ -44,6 +48,7 @@ const OpDef& reshape_op() {
       .name = "reshape",
       .purpose = "the same elements in the same order: dimensions split into factors, merged, or of size 1",
       .attributes = {{"rule", std::string(), true}},
+      .integers = true,
       .linear = {{0}},
       .in_place = {{0, 0}},
       .remake = true,
@@ -51,7 +56,8 @@ const OpDef& reshape_op() {
       .vjp = reshape_vjp,
       .reference = reference::reshape,
       .cpu = cpu::reshape,
-      .cases = {{"f32[5,6]", "{h = 2, rule = \"t (h e) -> t h e\"}", "f32[5,2,3]"},
+      .cases = {{"i32[5,6]", "{h = 3, rule = \"t (h e) -> t h e\"}", "i32[5,3,2]"},
+                {"f32[5,6]", "{h = 2, rule = \"t (h e) -> t h e\"}", "f32[5,2,3]"},
                 {"f32[5,2,3]", "{rule = \"t h e -> t (h e)\"}", "f32[5,6]"},
                 {"f32[3,4,5]", "{rule = \"b h e -> (b h) e\"}", "f32[12,5]"},
                 {"f32[12]", "{h = 2, rule = \"(h e) -> h 1 e\"}", "f32[2,1,6]"},
@@ -69,12 +75,14 @@ const OpDef& transpose_op() {
       .purpose = "the dimensions in another order",
       .rule_for = transpose_rule,
       .attributes = {{"rule", std::string(), true}},
+      .integers = true,
       .linear = {{0}},
       .flops_per_point = 0,
       .vjp = transpose_vjp,
       .reference = reference::transpose,
       .cpu = cpu::transpose,
-      .cases = {{"f32[5,3]", "{rule = \"a b -> b a\"}", "f32[3,5]"},
+      .cases = {{"i32[5,3]", "{rule = \"a b -> b a\"}", "i32[3,5]"},
+                {"f32[5,3]", "{rule = \"a b -> b a\"}", "f32[3,5]"},
                 {"f32[2,5,3,1]", "{rule = \"b t h e -> b h t e\"}", "f32[2,3,5,1]"},
                 {"f32[2,5,3]", "{rule = \"... a b -> ... b a\"}", "f32[2,3,5]"},
                 {"f32[2,3,4]", "{rule = \"a b c -> c a b\"}", "f32[4,2,3]"},
@@ -90,13 +98,15 @@ const OpDef& broadcast_op() {
       .name = "broadcast",
       .purpose = "repeated along the names that only the result has, whose sizes are attributes",
       .attributes = {{"rule", std::string(), true}},
+      .integers = true,
       .linear = {{0}},
       .remake = true,
       .flops_per_point = 0,
       .vjp = broadcast_vjp,
       .reference = reference::transpose,
       .cpu = cpu::transpose,
-      .cases = {{"f32[5,3]", "{rule = \"b d -> b t d\", t = 4}", "f32[5,4,3]"},
+      .cases = {{"i32[5,3]", "{rule = \"b d -> b t d\", t = 2}", "i32[5,2,3]"},
+                {"f32[5,3]", "{rule = \"b d -> b t d\", t = 4}", "f32[5,4,3]"},
                 {"f32[5,3]", "{rule = \"b d -> d t b\", t = 1}", "f32[3,1,5]"},
                 {"f32[5,1]", "{rule = \"b 1 -> b t\", t = 3}", "f32[5,3]"},
                 {"f32[5,3]", "{rule = \"b d -> b t d\", t = 0}", "f32[5,0,3]"},
@@ -108,12 +118,13 @@ const OpDef& broadcast_op() {
 const OpDef& take_op() {
   static const OpDef def = {
       .name = "take",
-      .purpose = "element i of the first dimension, 0 <= i < k",
-      .rule = "k ..., -> ... | whole(k)",
-      .result_dtype = {0},
+      .purpose = "element i of the first dimension, 0 <= i < k; split over k it leaves a pending sum",
+      .rule = "k ..., -> ...",
       .operand_dtypes = {std::nullopt, Dtype::i32},
+      .integers = true,
       .linear = {{0}},
       .flops_per_point = 0,
+      .vjp = take_vjp,
       .reference = reference::take,
       .cpu = cpu::take,
       .cases = {{"f32[4,5,3], i32[]", "", "f32[5,3]"},

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <set>
 
+#include "meshard/ir/halo.h"
 #include "meshard/ir/signature.h"
 #include "meshard/sharding/device_sum.h"
 
@@ -45,7 +46,51 @@ int64_t CollectiveStep::staging_bytes() const {
   return (stage_send ? aligned(send_elements * element_bytes) : 0) + (stage_receive ? aligned(receive_elements * element_bytes) : 0);
 }
 
+namespace {
+
+int member(const Group& group, Rank peer) {
+  for (int i = 0; i < group.size(); ++i) {
+    if (group[i] == peer) return i;
+  }
+  throw InternalError("a transfer leaves its group");
+}
+
+// What the op of this step reads of an operand and other devices hold.
+CollectiveStep plan_fetch(const Mesh& mesh, const Flat& flat, const FlatStep& step, Rank rank) {
+  const FlatFetch& fetch = *step.fetch;
+  CollectiveStep c;
+  const FlatValue& from = flat.values[static_cast<size_t>(step.operands[0])];
+  c.group = Group(mesh, fetch.over, rank);
+  c.element_bytes = size_bytes(from.type.dtype);
+  c.call.kind = Collective::exchange;
+  c.call.dtype = from.type.dtype;
+  c.stage_send = c.stage_receive = true;
+  c.counts.assign(static_cast<size_t>(c.group.size()), 0);
+  c.send_counts = c.counts;
+  const Rect &held = fetch.held, &wanted = fetch.wanted;
+  for (const HaloPiece& p : fetch.transfer.sends) {
+    c.pack.push_back({held, p.part, p.part, 0, c.send_elements});
+    c.send_elements += p.part.elements();
+    c.send_counts[static_cast<size_t>(member(c.group, p.peer))] += p.part.elements();
+  }
+  for (const HaloPiece& p : fetch.transfer.receives) {
+    c.unpack.push_back({p.wanted, wanted, p.wanted, c.receive_elements, 0});
+    c.receive_elements += p.part.elements();
+    c.counts[static_cast<size_t>(member(c.group, p.peer))] += p.part.elements();
+  }
+  // Where the op reads a ring, what is held stands elsewhere in the range: the blocks are named by where they are read.
+  for (const HaloPiece& p : fetch.transfer.keeps) {
+    Rect shifted = held;
+    for (size_t d = 0; d < shifted.dims.size(); ++d) shifted.dims[d].begin += p.wanted.dims[d].begin - p.part.dims[d].begin;
+    c.keep.push_back({shifted, wanted, p.wanted});
+  }
+  return c;
+}
+
+}  // namespace
+
 CollectiveStep plan_collective(const Mesh& mesh, const Flat& flat, const FlatStep& step, Rank rank) {
+  if (step.fetch != nullptr) return plan_fetch(mesh, flat, step, rank);
   if (step.operands.size() > 1) return plan_message(mesh, flat, step, rank);
   CollectiveStep c;
   const FlatValue& from = flat.values[static_cast<size_t>(step.operands[0])];
@@ -98,21 +143,15 @@ CollectiveStep plan_collective(const Mesh& mesh, const Flat& flat, const FlatSte
       c.stage_send = c.stage_receive = true;
       c.counts.assign(static_cast<size_t>(c.group.size()), 0);
       c.send_counts = c.counts;
-      const auto member = [&](Rank peer) {
-        for (int i = 0; i < c.group.size(); ++i) {
-          if (c.group[i] == peer) return static_cast<size_t>(i);
-        }
-        throw InternalError("a transfer leaves its group");
-      };
       for (const Piece& p : t.sends) {
         c.pack.push_back({held, p.part, p.part, 0, c.send_elements});
         c.send_elements += p.part.elements();
-        c.send_counts[member(p.peer)] += p.part.elements();
+        c.send_counts[static_cast<size_t>(member(c.group, p.peer))] += p.part.elements();
       }
       for (const Piece& p : t.receives) {
         c.unpack.push_back({p.part, wanted, p.part, c.receive_elements, 0});
         c.receive_elements += p.part.elements();
-        c.counts[member(p.peer)] += p.part.elements();
+        c.counts[static_cast<size_t>(member(c.group, p.peer))] += p.part.elements();
       }
       for (const Rect& part : t.keeps) c.keep.push_back({held, wanted, part});
       return c;
@@ -127,6 +166,7 @@ namespace {
 struct OpBlocks {
   const BoundRule* rule = nullptr;
   std::vector<Block> factors;
+  std::vector<Rect> reads;  // of each operand, where the op says what it reads (ir/halo.h)
 };
 
 OpBlocks op_blocks(const Program& local, const Flat& flat, const FlatStep& step, Rank rank) {
@@ -142,13 +182,19 @@ OpBlocks op_blocks(const Program& local, const Flat& flat, const FlatStep& step,
     results.push_back(flat.values[static_cast<size_t>(v)].type);
     result_layouts.push_back(flat.values[static_cast<size_t>(v)].layout);
   }
-  OpBlocks out{&local.signatures->get(*op.def, op.attributes, operands, results, op.source).rule, {}};
+  OpBlocks out{&local.signatures->get(*op.def, op.attributes, operands, results, op.source).rule, {}, {}};
   std::string why;
   const auto split = find_split(mesh, *op.def, *out.rule, operand_layouts, result_layouts, &why);
   MESHARD_CHECK(split.has_value(), fmt::format("{}: {}", step.place, why));
   for (size_t k = 0; k < out.rule->factors.size(); ++k) {
     const Atoms& atoms = split->atoms[k];
     out.factors.push_back(block(out.rule->factors[k].size, mesh.parts(atoms), mesh.position(rank, atoms)));
+  }
+  if (op.def->reach == nullptr) return out;
+  for (int v : step.operands) {
+    const FlatValue& value = flat.values[static_cast<size_t>(v)];
+    Rect& read = out.reads.emplace_back(local_rect(mesh, value.type.shape, value.layout, rank));
+    for (size_t d = 0; d < value.begin.size(); ++d) read.dims[d] = {value.begin[d], value.local.dims[d]};
   }
   return out;
 }
@@ -160,7 +206,10 @@ KernelSpec kernel_spec(const OpBlocks& blocks, const Flat& flat, const FlatStep&
   spec.threads = threads;
   for (size_t i = 0; i < step.operands.size(); ++i) {
     const FlatValue& v = flat.values[static_cast<size_t>(step.operands[i])];
-    spec.operands.push_back({{v.type.dtype, v.local}, rule.operands[i]});
+    spec.operands.push_back({{v.type.dtype, v.local}, rule.operands[i], {}, {}});
+    if (blocks.reads.empty()) continue;
+    spec.operands.back().global.assign(v.type.shape.dims.begin(), v.type.shape.dims.end());
+    for (const Block& b : blocks.reads[i].dims) spec.operands.back().begin.push_back(b.begin);
   }
   for (size_t i = 0; i < step.results.size(); ++i) {
     const FlatValue& v = flat.values[static_cast<size_t>(step.results[i])];
@@ -199,13 +248,16 @@ class Preparations {
       key.second.push_back(b.begin);
       key.second.push_back(b.size);
     }
+    for (const Rect& read : blocks.reads) {
+      for (const Block& b : read.dims) key.second.insert(key.second.end(), {b.begin, b.size});
+    }
     std::shared_ptr<const Prepared>& alike = alike_[key];
     if (alike == nullptr) alike = prepare(kernel_spec(blocks, flat, step, options_.threads), *step.op, options_);
     return of_op = alike;
   }
 
   const CollectiveStep& collective(const Flat& flat, const FlatStep& step, Rank rank) {
-    std::unique_ptr<CollectiveStep>& made = collectives_[{step.op, rank}];
+    std::unique_ptr<CollectiveStep>& made = collectives_[{{step.op, step.fetches}, rank}];
     if (made == nullptr) made = std::make_unique<CollectiveStep>(plan_collective(*local_.mesh, flat, step, rank));
     return *made;
   }
@@ -216,7 +268,7 @@ class Preparations {
   // Only looked up.
   absl::flat_hash_map<std::pair<const Op*, Rank>, std::shared_ptr<const Prepared>> of_op_;
   absl::flat_hash_map<std::pair<const BoundRule*, std::vector<int64_t>>, std::shared_ptr<const Prepared>> alike_;
-  absl::flat_hash_map<std::pair<const Op*, Rank>, std::unique_ptr<CollectiveStep>> collectives_;
+  absl::flat_hash_map<std::pair<std::pair<const Op*, int>, Rank>, std::unique_ptr<CollectiveStep>> collectives_;
 };
 
 // Everything but the kernels and the memory plan.
@@ -262,6 +314,9 @@ AtomSet sizes_by(const Program& local) {
     for (const ValueInfo& v : f.values) out = out | blocks_differ_by(mesh, v.type.shape, *v.layout);
     for (const Op& op : f.ops) {
       for (const auto& [axis, at] : op.guard) out = out | AtomSet::of(mesh.axes()[static_cast<size_t>(axis)].atoms);
+      if (op.kind == Op::apply && op.def->reach != nullptr) {
+        for (ValueId v : op.operands) out = out | f.value(v).layout->split();
+      }
       if (op.kind != Op::apply || !op.def->collective) continue;
       if (*op.def->collective != Collective::permute && *op.def->collective != Collective::exchange) continue;
       // Where a piece has several holders, who sends it to whom depends on all coordinates that take part.

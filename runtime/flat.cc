@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "meshard/ir/halo.h"
 #include "meshard/ir/parse.h"
 
 namespace meshard {
@@ -112,6 +113,7 @@ class Flattener {
         map[index(v)] = made;
         step.results.push_back(made);
       }
+      if (op.kind == Op::apply && !op.def->collective) fetch_halos(f, op, prefix, step);
       const int at = static_cast<int>(flat_.steps.size());
       if (op.kind == Op::wait) {
         step.kind = FlatStep::wait;
@@ -137,6 +139,32 @@ class Flattener {
     }
     for (const auto& [from, to] : copies) copy(from, to, flat_.values[static_cast<size_t>(to)].name);
     for (const auto& [value, param] : late) map[index(value)] = param;
+  }
+
+  // A step before `step` for each operand of which the op reads what other devices hold; it reads what was brought.
+  void fetch_halos(const Function& f, const Op& op, const std::string& prefix, FlatStep& step) {
+    if (op.def->reach == nullptr) return;
+    const PlacedOp placed(mesh_, f, op);
+    for (size_t i = 0; i < op.operands.size(); ++i) {
+      const HaloFetch fetch = placed.fetch(static_cast<int>(i));
+      if (!fetch.moves()) continue;
+      FlatStep before;
+      before.kind = here(op) ? FlatStep::collective : FlatStep::skip;
+      before.op = &op;
+      before.fetches = static_cast<int>(i);
+      before.operands = {step.operands[i]};
+      const int brought = add(f, op.operands[i], prefix);
+      FlatValue& value = flat_.values[static_cast<size_t>(brought)];
+      value.name += " (edges)";
+      before.fetch = std::make_shared<const FlatFetch>(
+          FlatFetch{fetch.over(), fetch.held(rank_), fetch.wanted(rank_), fetch.transfer(rank_)});
+      value.local = before.fetch->wanted.shape();
+      for (const Block& b : before.fetch->wanted.dims) value.begin.push_back(b.begin);
+      before.results = {brought};
+      before.place = (prefix.empty() ? std::string() : prefix + ": ") + std::string(op.def->name) + " reads %" + value.name;
+      step.operands[i] = brought;
+      flat_.steps.push_back(std::move(before));
+    }
   }
 
   // Whether r's value can be written straight over its parameter: its maker doesn't read the parameter, or may do so in place,

@@ -2,9 +2,11 @@
 // size; in-place results share their parameter's slot. A repeat stays a loop (LoopBegin .. LoopEnd).
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "meshard/ir/halo.h"
 #include "meshard/ir/program.h"
 #include "meshard/layout/reshard.h"
 
@@ -15,10 +17,18 @@ struct FlatValue {
   Type type;           // global
   Layout layout;
   Shape local;         // on this device
+  std::vector<int64_t> begin;  // what an op fetched: where the piece begins in the value; empty: as the layout says
   int alias = -1;      // the value whose memory it takes (in place); -1: its own
   ParamInfo::Kind kind = ParamInfo::input;
   bool is_param = false;    // of main
   bool is_result = false;   // returned by main and not in place
+};
+
+// What an op reads of an operand, on one device (ir/halo.h).
+struct FlatFetch {
+  AtomSet over;
+  Rect held, wanted;
+  HaloTransfer transfer;
 };
 
 struct FlatStep {
@@ -29,6 +39,8 @@ struct FlatStep {
   const Op* op = nullptr;            // in the local program, which must outlive this
   std::vector<int> operands, results;  // indices of FlatValues
   bool start = false;                // collective: only begun here
+  std::shared_ptr<const FlatFetch> fetch;  // collective that brings what `op` reads of an operand; null: any other
+  int fetches = -1;                        // and of which operand
   int partner = -1;                  // a start's wait and a wait's start; loop_begin's end and loop_end's begin
   int64_t count = 1;                 // loop
   int counter = -1;                  // loop: the value that holds the round's number, or -1

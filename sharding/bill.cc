@@ -6,11 +6,19 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "meshard/ir/halo.h"
 #include "meshard/ir/signature.h"
 #include "meshard/layout/reshard.h"
 
 namespace meshard {
 namespace {
+
+// Whether a device runs an op that is guarded by coordinates.
+bool runs(const Mesh& mesh, const Op& op, Rank rank) {
+  const std::vector<int64_t> at = mesh.coordinate(rank);
+  return std::all_of(op.guard.begin(), op.guard.end(),
+                     [&](const auto& g) { return at[static_cast<size_t>(g.first)] == g.second; });
+}
 
 std::string names(const Function& f, const std::vector<ValueId>& values) {
   constexpr size_t kShown = 3;
@@ -68,6 +76,53 @@ Bill make_bill(const Program& local) {
     for (size_t oi = 0; oi < f.ops.size(); ++oi) {
       const Op& op = f.ops[oi];
       if (op.kind != Op::apply) continue;
+      // Adds what a line's devices receive, elements[i] of `element` bytes where the digits along `along` count to i.
+      const auto add = [&](BillLine& line, AtomSet along, const std::vector<int64_t>& elements, int64_t element) {
+        const int64_t alike = mesh.size() / mesh.parts(along);  // devices that receive equally much
+        double sum = 0;
+        for (int64_t n : elements) sum += static_cast<double>(n) * static_cast<double>(alike);
+        bytes_all += sum * static_cast<double>(element) * static_cast<double>(line.count);
+        if (bytes_all > 0x1p62) {
+          const std::string what = line.kind == Collective::exchange && op.def->reach != nullptr ? line.value : "%" + f.value(op.results[0]).name;
+          throw UserError(op.source, fmt::format("with {} the step's communication passes 2^62 bytes over all devices", what));
+        }
+        const int64_t bytes = element * line.count;  // of an element, in all runs
+        bill.device_bytes.add(along, elements, bytes);
+        for (int64_t n : elements) {
+          line.bytes = std::max(line.bytes, n * bytes);
+          line.bytes_all += n * bytes * alike;
+        }
+        bill.bytes_all_devices += line.bytes_all;
+      };
+      const auto new_line = [&](Collective kind, AtomSet over, const std::string& value) {
+        BillLine line;
+        line.kind = kind;
+        line.over = over;
+        line.group = mesh.parts(over);
+        line.count = counts[fi];
+        line.value = (is_main ? "" : f.name + ": ") + value;
+        line.source = op.source;
+        return line;
+      };
+      if (op.def->reach != nullptr) {
+        const PlacedOp placed(mesh, f, op);
+        for (size_t i = 0; i < op.operands.size(); ++i) {
+          const HaloFetch fetch = placed.fetch(static_cast<int>(i));
+          if (!fetch.moves()) continue;
+          const Dtype dtype = f.value(op.operands[i]).type.dtype;
+          BillLine line = new_line(Collective::exchange, fetch.over(), names(f, {op.operands[i]}));
+          line.cause = fmt::format("{} reads the edges of %{} that other devices hold", op.def->name, f.value(op.operands[i]).name);
+          AtomSet along = fetch.along();
+          for (const auto& [axis, at] : op.guard) along = along | AtomSet::of(mesh.axes()[static_cast<size_t>(axis)].atoms);
+          std::vector<int64_t> elements(static_cast<size_t>(mesh.parts(along)));
+          for (Rank r : ranks_along(mesh, along)) {
+            if (runs(mesh, op, r)) elements[static_cast<size_t>(mesh.position(r, along.list()))] = fetch.received_elements(r);
+          }
+          add(line, along, elements, size_bytes(dtype));
+          line.lower_bound = line.bytes;
+          bill.lines.push_back(std::move(line));
+        }
+      }
       if (!op.def->collective) {
         if (!op.def->identity) flops += static_cast<double>(op_flops(local, f, op)) * static_cast<double>(counts[fi]);
         continue;
@@ -81,32 +136,15 @@ Bill make_bill(const Program& local) {
         steps.push_back(step_of(*op.def->collective, op.over, *f.value(op.operands[i]).layout, *f.value(op.results[i]).layout));
       }
       const ReshardStep& step = steps[0];
-      BillLine line;
-      line.kind = step.kind;
-      line.over = op.over;
-      line.group = mesh.parts(op.over);
-      line.count = counts[fi];
-      line.value = (is_main ? "" : f.name + ": ") + names(f, op.results);
+      BillLine line = new_line(step.kind, op.over, names(f, op.results));
       line.cause = op.cause;
       line.asked = op.asked;
-      line.source = op.source;
       line.function = static_cast<int>(fi);
       line.op = static_cast<int>(oi);
       for (ValueId v : op.results) line.values.push_back(fmt::format("{}%{}", is_main ? "" : f.name + ": ", base_name(f.value(v).name)));
       const Received& step_received = received.get(shapes, steps, op.guard);
-      const int64_t alike = mesh.size() / mesh.parts(step_received.along);  // devices that receive equally much
-      double elements = 0;
-      for (int64_t n : step_received.elements) elements += static_cast<double>(n) * static_cast<double>(alike);
-      bytes_all += elements * static_cast<double>(size_bytes(value.type.dtype)) * static_cast<double>(line.count);
-      if (bytes_all > 0x1p62) {
-        throw UserError(op.source, fmt::format("with %{} the step's communication passes 2^62 bytes over all devices", value.name));
-      }
-      const int64_t bytes = size_bytes(value.type.dtype) * line.count;  // of an element, in all runs
-      bill.device_bytes.add(step_received.along, step_received.elements, bytes);
-      line.bytes = step_received.busiest * bytes;
-      for (int64_t n : step_received.elements) line.bytes_all += n * bytes * alike;
-      line.lower_bound = step_received.lower_bound * bytes;
-      bill.bytes_all_devices += line.bytes_all;
+      add(line, step_received.along, step_received.elements, size_bytes(value.type.dtype));
+      line.lower_bound = step_received.lower_bound * size_bytes(value.type.dtype) * line.count;
       bill.lines.push_back(std::move(line));
     }
   }

@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "meshard/base/error.h"
+#include "meshard/ir/halo.h"
 
 namespace meshard {
 namespace {
@@ -68,6 +69,10 @@ int ChoiceModel::add_signature(const OpDef& def, const Op& op, const std::vector
   const auto [it, fresh] = ids_->signatures.try_emplace(std::move(key), static_cast<int>(signatures_.size()));
   if (fresh) {
     Signature s{&def, bind_rule(def, op.attributes, operands, results, op.source), {}, {}, def.linear, std::max<int64_t>(1, static_cast<int64_t>(def.flops_per_point))};
+    if (def.reach != nullptr) {
+      s.operands = operands;
+      s.attributes = op.attributes;
+    }
     for (const Type& t : results) {
       s.result_shapes.push_back(costs_.shape(t.shape));
       s.result_sizes.push_back(size_bytes(t.dtype));
@@ -128,6 +133,11 @@ SplitId ChoiceModel::intern(int signature, OpSplit split, int group) {
     const int64_t parts = mesh_.parts(made.split.atoms[k]), size = s.rule.factors[k].size;
     made.flops = times(made.flops, ceil_div(size, parts));
     made.shares *= std::clamp<int64_t>(size, 1, parts);
+  }
+  for (size_t i = 0; i < s.operands.size(); ++i) {
+    const int64_t elements = halo_elements(mesh_, *s.def, s.attributes, s.rule, s.operands, made.split.atoms, static_cast<int>(i));
+    made.edge_bytes += elements * size_bytes(s.operands[i].dtype);
+    made.edge_messages += elements > 0;
   }
   splits_.push_back(std::move(made));
   return it->second;
@@ -490,7 +500,8 @@ Cost ChoiceModel::own_cost(size_t site, SplitId label) {
     tie += Cost{bytes} * s.weight * kTieUnits / memory_;
     if (bytes > kAlwaysHeld && bytes / 4 > largest_block_) penalty = kPenalty;
   }
-  return tie + penalty;
+  const Cost edges = (Cost{l.edge_bytes} << kBytesShift) + (Cost{l.edge_messages} << kMessagesShift);
+  return tie + penalty + edges * s.weight;
 }
 
 LayoutId ChoiceModel::made(const ValueNode& value, const std::vector<SplitId>& labels) const {

@@ -24,6 +24,8 @@ struct Signature {
   std::vector<int64_t> result_sizes;    // bytes of an element
   std::vector<std::vector<int>> linear;
   int64_t flops_per_point = 1;
+  std::vector<Type> operands;           // of ops that fetch edges (ir/halo.h), with their attributes
+  Attributes attributes;
 };
 
 // One way to run a signature.
@@ -35,6 +37,7 @@ struct Split {
   std::vector<LayoutId> needed, made;
   int64_t flops = 0;                    // of the busiest device
   int64_t shares = 1;                   // into how many parts the work is cut, blocks taken as even
+  int64_t edge_bytes = 0, edge_messages = 0;  // what the op fetches itself, over all devices; in how many exchanges
 };
 
 // What has labels: an op, or an unpinned parameter or result of a function other than main.

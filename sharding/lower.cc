@@ -58,11 +58,9 @@ void copy_lowered(Program& out, const Function& source, const std::vector<bool>&
       MESHARD_CHECK(made.type() == old.type, "a lowering keeps the types of its op");
       ValueInfo& value = f.value(made.id());
       builder.rename(made.id(), old.name);
-      if (old.pinned) {
-        value.layout = old.layout;
-        value.pinned = true;
-        value.pinned_by = old.pinned_by;
-      }
+      value.layout = old.layout;  // for the lowering of what reads it
+      value.pinned = old.pinned;
+      value.pinned_by = old.pinned_by;
       map[index(op.results[r])] = made.id();
     }
   }

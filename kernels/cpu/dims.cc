@@ -38,8 +38,8 @@ Prepared transpose(const KernelSpec& spec) {
 
 Prepared take(const KernelSpec& spec) {
   const int64_t bytes = spec.results[0].type.bytes(), rows = spec.operands[0].type.shape[0];
-  return {0, [bytes, rows, threads = spec.threads](const KernelCall& call) {
-            const int64_t row = in<int32_t>(call, 1)[0];
+  return {0, [bytes, rows, begin = spec.factor("k").begin, threads = spec.threads](const KernelCall& call) {
+            const int64_t row = in<int32_t>(call, 1)[0] - begin;
             if (row >= 0 && row < rows) {
               copy_bytes(call.results[0], in<std::byte>(call, 0) + row * bytes, bytes, threads);
             } else if (bytes > 0) {

@@ -29,9 +29,9 @@ Prepared transpose(const KernelSpec& spec) {
 
 Prepared take(const KernelSpec& spec) {
   const int64_t bytes = spec.results[0].type.bytes(), rows = spec.operands[0].type.shape[0];
-  return {0, [bytes, rows](const KernelCall& call) {
+  return {0, [bytes, rows, begin = spec.factor("k").begin](const KernelCall& call) {
             if (bytes == 0) return;
-            const int64_t row = in<int32_t>(call, 1)[0];
+            const int64_t row = in<int32_t>(call, 1)[0] - begin;
             if (row < 0 || row >= rows) {
               std::memset(call.results[0], 0, static_cast<size_t>(bytes));
             } else {

@@ -11,7 +11,8 @@ namespace meshard {
 
 // What a kernel computes in.
 template <class T>
-using Sum = std::conditional_t<std::is_same_v<T, double>, double, float>;
+using Sum = std::conditional_t<std::is_same_v<T, int32_t>, int64_t,
+                               std::conditional_t<std::is_same_v<T, double>, double, float>>;
 
 // make.operator()<T>() for the float type T.
 template <class F>

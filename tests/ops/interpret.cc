@@ -58,6 +58,9 @@ std::vector<Tensor> interpret_sharded(const Function& f, const Mesh& mesh, const
       if (!pour_layout(mesh, rule, rule.operands[i], values[index(op.operands[i])].layout, atoms))
         lay_out(op.operands[i], layout_from_factors(rule.operands[i], atoms));
     }
+    for (size_t k = 0; k < atoms.size(); ++k) {
+      if (rule.factors[k].whole) atoms[k].clear();
+    }
     std::vector<const Sharded*> operands;
     for (size_t i = 0; i < op.operands.size(); ++i) {
       lay_out(op.operands[i], layout_from_factors(rule.operands[i], atoms));

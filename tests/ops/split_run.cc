@@ -6,17 +6,20 @@
 #include <catch2/catch.hpp>
 #include <limits>
 
+#include "meshard/ir/halo.h"
+
 namespace meshard::test {
 namespace {
 
-double neutral(Reduction kind) {
+double neutral(Reduction kind, Dtype dtype) {
+  const double end = is_float(dtype) ? std::numeric_limits<double>::infinity() : std::numeric_limits<int32_t>::max();
   switch (kind) {
     case Reduction::sum:
       return 0;
     case Reduction::max:
-      return -std::numeric_limits<double>::infinity();
+      return -end;
     case Reduction::min:
-      return std::numeric_limits<double>::infinity();
+      return end;
   }
   return 0;
 }
@@ -40,6 +43,37 @@ KernelOperand local_operand(const Mesh& mesh, const Type& type, const std::vecto
 
 FactorAtoms no_atoms(const BoundRule& rule) { return FactorAtoms(rule.factors.size()); }
 
+HaloFetch halo_fetch(const Case& c, const BoundRule& rule, const Mesh& mesh, const FactorAtoms& atoms, size_t operand) {
+  return HaloFetch(mesh, *c.def, c.attributes, rule, c.operands, atoms, static_cast<int>(operand));
+}
+
+// What `rank` reads of an operand, put together from the pieces that it keeps and receives; what no piece brings stays
+// poison. Each piece that it receives is one that the peer sends.
+Tensor fetched(const HaloFetch& fetch, const Sharded& value, Rank rank) {
+  const Rect wanted = fetch.wanted(rank);
+  const Dtype dtype = value.parts[0].type().dtype;
+  Tensor out(Type{dtype, wanted.shape()});
+  const HaloTransfer transfer = fetch.transfer(rank);
+  int64_t received = 0;
+  const auto copy = [&](const HaloPiece& piece) {
+    Rect held = fetch.held(piece.peer);
+    for (size_t d = 0; d < held.dims.size(); ++d)
+      held.dims[d].begin += piece.wanted.dims[d].begin - piece.part.dims[d].begin;
+    copy_rect(value.parts[static_cast<size_t>(piece.peer)].data(), held, out.data(), wanted, piece.wanted,
+              size_bytes(dtype));
+  };
+  for (const HaloPiece& piece : transfer.keeps) copy(piece);
+  for (const HaloPiece& piece : transfer.receives) {
+    copy(piece);
+    received += piece.part.elements();
+    const HaloTransfer theirs = fetch.transfer(piece.peer);
+    const auto same = [&](const HaloPiece& p) { return p.peer == rank && p.part == piece.part; };
+    if (std::none_of(theirs.sends.begin(), theirs.sends.end(), same)) FAIL("a piece that nobody sends");
+  }
+  if (received != fetch.received_elements(rank)) FAIL("more or less arrives than received_elements says");
+  return out;
+}
+
 }  // namespace
 
 LocalSpec local_spec(const Case& c, const BoundRule& rule, const Mesh& mesh, const FactorAtoms& atoms, Rank rank) {
@@ -53,7 +87,12 @@ LocalSpec local_spec(const Case& c, const BoundRule& rule, const Mesh& mesh, con
   const std::vector<Type> results = c.results();
   for (size_t i = 0; i < c.operands.size(); ++i) {
     local.operands.push_back(layout_from_factors(rule.operands[i], atoms));
-    local.spec.operands.push_back(local_operand(mesh, c.operands[i], rule.operands[i], local.operands.back(), rank));
+    local.reads.push_back(halo_fetch(c, rule, mesh, atoms, i).wanted(rank));
+    KernelOperand& o = local.spec.operands.emplace_back();
+    o = {Type{c.operands[i].dtype, local.reads[i].shape()}, rule.operands[i], {}, {}};
+    if (c.def->reach == nullptr) continue;
+    o.global.assign(c.operands[i].shape.dims.begin(), c.operands[i].shape.dims.end());
+    for (const Block& b : local.reads[i].dims) o.begin.push_back(b.begin);
   }
   local.results = result_layouts(*c.def, rule, OpSplit{atoms, {}});
   for (size_t r = 0; r < results.size(); ++r)
@@ -101,7 +140,7 @@ Tensor assemble(const Mesh& mesh, const Sharded& value, const Shape& shape) {
   Rect all;
   for (int64_t n : shape.dims) all.dims.push_back({0, n});
   Tensor whole(Type{dtype, shape});
-  if (value.layout.is_pending()) whole.fill(neutral(kind));
+  if (value.layout.is_pending()) whole.fill(neutral(kind, dtype));
   const AtomSet copies = mesh.all() - value.layout.used();
   for (int64_t r = 0; r < mesh.size(); ++r) {
     const Rank rank{static_cast<int32_t>(r)};
@@ -126,7 +165,14 @@ std::vector<Sharded> run_sharded(const Case& c, const BoundRule& rule, const Mes
   for (int64_t r = 0; r < mesh.size(); ++r) {
     const LocalSpec local = local_spec(c, rule, mesh, atoms, Rank{static_cast<int32_t>(r)});
     std::vector<Tensor> mine;
-    for (const Sharded* s : operands) mine.push_back(s->parts[static_cast<size_t>(r)].clone());
+    for (size_t i = 0; i < operands.size(); ++i) {
+      const HaloFetch fetch = halo_fetch(c, rule, mesh, atoms, i);
+      if (fetch.needed()) {
+        mine.push_back(fetched(fetch, *operands[i], Rank{static_cast<int32_t>(r)}));
+      } else {
+        mine.push_back(operands[i]->parts[static_cast<size_t>(r)].clone());
+      }
+    }
     std::vector<Tensor> out = run_kernel(c.def->reference(local.spec), local.spec, mine);
     results.resize(out.size());
     for (size_t i = 0; i < out.size(); ++i) {

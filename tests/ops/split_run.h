@@ -13,6 +13,7 @@ namespace meshard::test {
 struct LocalSpec {
   KernelSpec spec;
   std::vector<Layout> operands, results;  // results may be pending
+  std::vector<Rect> reads;                // of each operand: its block, or the range that the op fetches
 };
 LocalSpec local_spec(const Case& c, const BoundRule& rule, const Mesh& mesh, const FactorAtoms& atoms, Rank rank);
 

@@ -78,7 +78,7 @@ TEST_CASE("bad rules") {
         "m.cc:3: rule \"(... b) -> b\": \"...\" stands for whole dimensions, not inside of \"( )\"");
   CHECK(parse_error("() -> ") == "m.cc:3: rule \"() -> \": \"()\" is no dimension; write \"1\" for one of size 1");
   CHECK(parse_error("b -> b | hole(b)") ==
-        "m.cc:3: rule \"b -> b | hole(b)\": no mark \"hole\"; there are whole and lower; did you mean \"whole\"?");
+        "m.cc:3: rule \"b -> b | hole(b)\": no mark \"hole\"; there are whole, lower and size; did you mean \"whole\"?");
   CHECK(parse_error("b -> b | whole(c)") == "m.cc:3: rule \"b -> b | whole(c)\": whole(c): the rule has no factor c");
   CHECK(parse_error("b -> b -> b") == "m.cc:3: rule \"b -> b -> b\": expected \",\", \"|\" or the end of the rule");
   CHECK(parse_error("(b -> b") != "");
