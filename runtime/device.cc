@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "meshard/ir/halo.h"
@@ -237,7 +238,9 @@ std::shared_ptr<const Prepared> prepare(const KernelSpec& spec, const Op& op, co
 // signature and blocks.
 class Preparations {
  public:
-  Preparations(const Program& local, const ExecutorOptions& options) : local_(local), options_(options) {}
+  // `by_size`: kernels only tell their workspaces, which depend on the sizes of blocks, not on where they begin.
+  Preparations(const Program& local, const ExecutorOptions& options, bool by_size = false)
+      : local_(local), options_(options), by_size_(by_size) {}
 
   std::shared_ptr<const Prepared> kernel(const Flat& flat, const FlatStep& step, Rank rank) {
     std::shared_ptr<const Prepared>& of_op = of_op_[{step.op, rank}];
@@ -245,7 +248,7 @@ class Preparations {
     const OpBlocks blocks = op_blocks(local_, flat, step, rank);
     std::pair<const BoundRule*, std::vector<int64_t>> key{blocks.rule, {}};
     for (const Block& b : blocks.factors) {
-      key.second.push_back(b.begin);
+      key.second.push_back(by_size_ ? 0 : b.begin);
       key.second.push_back(b.size);
     }
     for (const Rect& read : blocks.reads) {
@@ -265,6 +268,7 @@ class Preparations {
  private:
   const Program& local_;
   const ExecutorOptions options_;
+  const bool by_size_;
   // Only looked up.
   absl::flat_hash_map<std::pair<const Op*, Rank>, std::shared_ptr<const Prepared>> of_op_;
   absl::flat_hash_map<std::pair<const BoundRule*, std::vector<int64_t>>, std::shared_ptr<const Prepared>> alike_;
@@ -298,31 +302,34 @@ void complete(PlannedDevice& d, Preparations& known) {
   d.memory = plan_memory(d.flat, d.scratch_bytes);
 }
 
-// What a memory plan depends on: devices with equal sizes have equal plans.
-std::vector<int64_t> sizes(const PlannedDevice& d) {
-  std::vector<int64_t> out = d.scratch_bytes;
-  for (const FlatStep& step : d.flat.steps) out.push_back(step.kind);
-  for (const FlatValue& v : d.flat.values) out.insert(out.end(), v.local.dims.begin(), v.local.dims.end());
-  return out;
+// Where several ranks hold a piece they take turns to send it: the staging of these depends on all coordinates.
+bool takes_turns(const Op& op) {
+  return op.def->collective == Collective::permute || op.def->collective == Collective::exchange;
 }
 
-// The atoms on which the sizes of a device's values and staging areas depend, and which steps it runs.
-AtomSet sizes_by(const Program& local) {
+// The atoms on which a memory plan depends.
+struct PlannedBy {
+  AtomSet values;   // sizes of values, and which steps are run
+  AtomSet staging;  // of collectives in which ranks take turns
+};
+
+PlannedBy planned_by(const Program& local) {
   const Mesh& mesh = *local.mesh;
-  AtomSet out;
+  PlannedBy out;
   for (const Function& f : local.functions) {
-    for (const ValueInfo& v : f.values) out = out | blocks_differ_by(mesh, v.type.shape, *v.layout);
+    for (const ValueInfo& v : f.values) out.values = out.values | blocks_differ_by(mesh, v.type.shape, *v.layout);
     for (const Op& op : f.ops) {
-      for (const auto& [axis, at] : op.guard) out = out | AtomSet::of(mesh.axes()[static_cast<size_t>(axis)].atoms);
-      if (op.kind == Op::apply && op.def->reach != nullptr) {
-        for (ValueId v : op.operands) out = out | f.value(v).layout->split();
+      for (const auto& [axis, at] : op.guard) {
+        out.values = out.values | AtomSet::of(mesh.axes()[static_cast<size_t>(axis)].atoms);
       }
-      if (op.kind != Op::apply || !op.def->collective) continue;
-      if (*op.def->collective != Collective::permute && *op.def->collective != Collective::exchange) continue;
-      // Where a piece has several holders, who sends it to whom depends on all coordinates that take part.
-      out = out | op.over;
-      for (ValueId v : op.operands) out = out | f.value(v).layout->used();
-      for (ValueId v : op.results) out = out | f.value(v).layout->used();
+      // What an op reads of its neighbours is a value of its own, whose size depends on where the device stands.
+      if (op.kind == Op::apply && op.def->reach != nullptr) {
+        for (ValueId v : op.operands) out.values = out.values | f.value(v).layout->split();
+      }
+      if (op.kind != Op::apply || !takes_turns(op)) continue;
+      out.staging = out.staging | op.over;
+      for (ValueId v : op.operands) out.staging = out.staging | f.value(v).layout->used();
+      for (ValueId v : op.results) out.staging = out.staging | f.value(v).layout->used();
     }
   }
   return out;
@@ -330,9 +337,7 @@ AtomSet sizes_by(const Program& local) {
 
 // One device of each kind where there are at most 64 kinds; else those first or last on every axis along which devices
 // differ: blocks are largest and smallest there.
-std::vector<Rank> devices_to_plan(const Program& local) {
-  const Mesh& mesh = *local.mesh;
-  const AtomSet by = sizes_by(local);
+std::vector<Rank> devices_to_plan(const Mesh& mesh, AtomSet by) {
   if (mesh.parts(by) <= 64) return ranks_along(mesh, by);
   std::vector<Rank> out{Rank{0}};
   for (const Axis& axis : mesh.axes()) {
@@ -356,14 +361,28 @@ PlannedDevice plan_device(const Program& local, Rank rank, const ExecutorOptions
 int64_t largest_peak_bytes(const Program& local, int threads) {
   // Device 0 holds the largest block of everything, but its arena need not be the largest: how the holes of an arena fit depends on all
   // sizes, and a collective may need staging on one device only.
+  const Mesh& mesh = *local.mesh;
+  const PlannedBy by = planned_by(local);
+  const Atoms values = by.values.list();
+  std::map<int64_t, std::vector<Rank>> kinds;  // ranks whose values have equal sizes
+  for (Rank rank : devices_to_plan(mesh, by.values | by.staging)) kinds[mesh.position(rank, values)].push_back(rank);
+  Preparations known(local, {.threads = threads}, true);
   int64_t largest = 0;
-  std::set<std::vector<int64_t>> seen;
-  Preparations known(local, {.threads = threads});
-  for (Rank rank : devices_to_plan(local)) {
-    PlannedDevice d = outline(local, rank, known);
-    if (!seen.insert(sizes(d)).second) continue;
+  for (const auto& [position, ranks] : kinds) {
+    PlannedDevice d = outline(local, ranks[0], known);
     complete(d, known);
     largest = std::max(largest, d.memory.peak_bytes());
+    std::set<std::vector<int64_t>> seen{d.scratch_bytes};
+    for (Rank rank : std::span(ranks).subspan(1)) {
+      std::vector<int64_t> scratch = d.scratch_bytes;
+      for (size_t i = 0; i < scratch.size(); ++i) {
+        const FlatStep& step = d.flat.steps[i];
+        if (step.kind == FlatStep::collective && takes_turns(*step.op)) {
+          scratch[i] = known.collective(d.flat, step, rank).staging_bytes();
+        }
+      }
+      if (seen.insert(scratch).second) largest = std::max(largest, plan_memory(d.flat, scratch).peak_bytes());
+    }
   }
   return largest;
 }
