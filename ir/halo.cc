@@ -1,5 +1,7 @@
 #include "meshard/ir/halo.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "meshard/base/error.h"
@@ -34,7 +36,7 @@ Rect HaloFetch::wanted(Rank rank) const {
     // Where nothing is split the op is given all there is, as when it runs whole.
     if (atoms.empty()) continue;
     range = mine.size == 0 ? Block{} : def_.reach({attributes_, operands_, operand_, h.dim, size, mine});
-    MESHARD_CHECK(range.size >= 0 && range.size <= shape()[h.dim], "an op reaches for more than there is");
+    MESHARD_CHECK(range.size >= 0 && range.size <= shape()[h.dim], fmt::format("{} reaches for more than there is", def_.name));
   }
   return rect;
 }
@@ -116,7 +118,8 @@ int64_t halo_elements(const Mesh& mesh, const OpDef& def, const Attributes& attr
   const HaloFetch fetch(mesh, def, attributes, rule, operands, atoms, operand);
   if (!fetch.needed()) return 0;
   int64_t total = 0;
-  for (Rank r : Group(mesh, fetch.along(), Rank{0}).ranks()) total += fetch.received_elements(r);
+  const Group group(mesh, fetch.along(), Rank{0});
+  for (Rank r : group.ranks()) total += fetch.received_elements(r);
   return total * (mesh.size() / mesh.parts(fetch.along()));
 }
 

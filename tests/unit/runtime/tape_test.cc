@@ -130,12 +130,11 @@ TEST_CASE("what a tape cannot do is said") {
   const DTensor x = make(e, "f32[4]", "[data]");
   const DTensor before = sum(x);
   Tape tape(e);
-  const DTensor m = max(x), loss = sum(x * x);
+  const DTensor loss = sum(x * x);
   CHECK_THROWS_WITH(tape.gradients(before, {x}),
                     Catch::EndsWith("gradients: the loss was not made while the tape was there; make the Tape before the ops"));
   CHECK_THROWS_WITH(tape.gradients(x * x, {x}), Catch::EndsWith("gradients: the loss is f32[4]; it must be one float: take a mean or a sum"));
-  CHECK_THROWS_WITH(tape.gradients(m, {x}), Catch::StartsWith("tape_test.cc:") && Catch::Contains("max"));
-  CHECK_THROWS_WITH(tape.gradients(loss, {DTensor()}), Catch::Contains("gradients: operand 1 is none"));
+    CHECK_THROWS_WITH(tape.gradients(loss, {DTensor()}), Catch::Contains("gradients: operand 1 is none"));
 }
 
 TEST_CASE("a compiled function gives the numbers that the function gives") {
