@@ -120,15 +120,16 @@ class Evaluator {
 
   double call(const std::string& name) {
     const std::vector<std::string> list = arguments();
-    if (name == "factors") {
+    if (name == "factors" || name == "factors3") {
       double least = INFINITY;
       const int p = static_cast<int>(sizes_.at("p"));
       for (int r = 1; r <= p; ++r) {
-        if (p % r != 0) continue;
-        Sizes sizes = sizes_;
-        sizes["r"] = r;
-        sizes["s"] = p / r;
-        least = std::min(least, evaluate(list[0], where_, sizes));
+        for (int s = 1; r * s <= p; ++s) {
+          if (p % (r * s) != 0 || (name == "factors" && r * s != p)) continue;
+          Sizes sizes = sizes_;
+          sizes["r"] = r, sizes["s"] = s, sizes["t"] = p / (r * s);
+          least = std::min(least, evaluate(list[0], where_, sizes));
+        }
       }
       return least;
     }
@@ -191,7 +192,10 @@ Pattern read_pattern(const std::string& path) {
     if (name == "row") p.row = std::stoi(value);
     else if (name == "bytes") p.bytes = value;
     else if (name == "less") p.less = value;
+    else if (name == "least") p.least = value;
+    else if (name == "more") p.more = value;
     else if (name == "because") p.because = value;
+    else if (name == "mean") p.mean = value;
     else if (name == "either") p.either = parts(value, '|');
     else if (name == "sizes") p.sizes.push_back(read_sizes(value));
     else if (name == "uneven") p.uneven.push_back(read_sizes(value));
@@ -205,7 +209,7 @@ Pattern read_pattern(const std::string& path) {
     }
   }
   if (p.row == 0 || p.bytes.empty() || p.sizes.empty()) throw std::runtime_error(p.file + ": row, bytes and sizes must be given");
-  if (p.less.empty() != p.because.empty()) throw std::runtime_error(p.file + ": less and because belong together");
+  if ((p.less + p.least + p.more).empty() != p.because.empty()) throw std::runtime_error(p.file + ": less, least or more, and because, belong together");
   if (p.either.empty()) p.either = {""};
   if (p.meshes.empty()) p.meshes = {{{"p", 2}}, {{"p", 3}}, {{"p", 4}}, {{"p", 8}}};
   return p;
@@ -242,7 +246,12 @@ std::vector<PatternCase> cases(const Pattern& pattern) {
         c.even = even;
         c.label = sizes_text(given) + " on " + sizes_text(mesh);
         c.table = evaluate(pattern.bytes, pattern.where, rounded);
-        c.least = pattern.less.empty() ? c.table : std::min(c.table, evaluate(pattern.less, pattern.where, rounded));
+        c.low = c.high = c.table;
+        if (!pattern.less.empty()) c.low = c.high = std::min(c.table, evaluate(pattern.less, pattern.where, rounded));
+        if (!pattern.least.empty()) c.low = std::min(c.table, evaluate(pattern.least, pattern.where, rounded));
+        if (!pattern.more.empty()) c.low = c.high = std::max(c.table, evaluate(pattern.more, pattern.where, rounded));
+        if (!even) c.low = 0;
+        if (!even && pattern.more.empty()) c.high = c.table;
         for (const std::string& either : pattern.either) c.texts.push_back(filled(pattern.text, pattern, c.sizes, either));
         list.push_back(std::move(c));
       }

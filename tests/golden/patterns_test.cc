@@ -5,7 +5,6 @@
 #include <catch2/catch.hpp>
 #include <fmt/format.h>
 
-#include <cmath>
 #include <cstdlib>
 #include <map>
 #include <set>
@@ -53,15 +52,16 @@ TEST_CASE("the bill of every pattern is its formula") {
     for (const PatternCase& c : cases(p)) {
       INFO(p.file << ", " << c.label);
       const Compiled compiled = cheapest(c, p.file);
-      const auto bytes = static_cast<double>(compiled.bill.bytes);
+      const Bill& bill = compiled.bill;
+      const double bytes = p.mean.empty() ? static_cast<double>(bill.bytes) : static_cast<double>(bill.bytes_all_devices) / static_cast<double>(bill.mesh.size());
       if (table) {
         const std::string ratio = c.table == 0 ? (bytes == 0 ? "1.00" : "-") : fmt::format("{:.2f}", bytes / c.table);
-        fmt::print("{:<30} {:<36} {}{:>8.0f} {:>9} {:>6}  {}\n", p.file.substr(0, p.file.find('.')), c.label, c.even ? " " : "<", c.table, compiled.bill.bytes, ratio,
-                   collectives(compiled.bill));
+        fmt::print("{:<30} {:<36} {}{:>8.0f} {:>9.0f} {:>6}  {}\n", p.file.substr(0, p.file.find('.')), c.label, c.even ? " " : "<", c.table, bytes, ratio,
+                   collectives(bill));
       }
       INFO(print(compiled.local));
-      if (c.even) CHECK(std::abs(bytes - c.least) < 0.01);
-      else CHECK(bytes <= c.least + 0.01);
+      CHECK(bytes >= c.low - 0.01);  // whole numbers both
+      CHECK(bytes <= c.high + 0.01);
       const CheckResult check = check_partition(compiled.global, compiled, 11);
       INFO(check.text());
       CHECK(check.good(2e-4));
@@ -88,6 +88,7 @@ TEST_CASE("formulas of patterns") {
   CHECK(evaluate("min(V, max(2, 7), 9)", where, sizes) == 7);
   CHECK(evaluate("ceil(log2(5))", where, sizes) == 3);
   CHECK(evaluate("factors(r + 2*s)", where, sizes) == 8);
+  CHECK(evaluate("factors3(r + s + t)", where, sizes) == 6);
   CHECK_THROWS(evaluate("V +", where, sizes));
   CHECK_THROWS(evaluate("W", where, sizes));
   CHECK_THROWS(evaluate("(1", where, sizes));
