@@ -3,7 +3,6 @@
 #include "meshard/kernels/cpu/cpu.h"
 #include "meshard/kernels/reference/reference.h"
 #include "meshard/ops/functions.h"
-#include "meshard/ops/lowering.h"
 #include "meshard/ops/ops.h"
 
 namespace meshard {
@@ -27,9 +26,12 @@ void cross_entropy_gradient(Vjp& v) {
 }
 
 void cross_entropy_lower(Lowering& l) {
-  const LoweredOps emit(l);
+  const auto emit = [&](const OpDef& op, std::vector<Value> operands, std::string_view part,
+                        Attributes attributes = {}) {
+    return l.builder().apply(op, std::move(operands), std::move(attributes), {}, l.name() + std::string(part))[0];
+  };
   Value logits = l.operand(0), targets = l.operand(1);
-  Value largest = emit.by_rule(max_op(), logits, kRows, ".max");
+  Value largest = emit(max_op(), {logits}, ".max", {{"rule", std::string(kRows)}});
   Value sum = emit(sum_exp_op(), {logits, largest}, ".sum");
   Value lse = emit(log_add_op(), {largest, sum}, ".lse");
   Value hit = emit(pick_op(), {logits, targets}, ".hit");
