@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "meshard/base/error.h"
 #include "meshard/base/text.h"
 #include "meshard/collectives/pieces.h"
 
@@ -33,6 +34,10 @@ std::string side_text(Rank rank, bool has, std::string_view line) {
 }
 
 }  // namespace
+
+void Communicator::count_replay(int64_t) {
+  throw InternalError(fmt::format("calls over {} cannot be replayed", kind()));
+}
 
 int64_t block_begin(int64_t elements, int parts, int i) {
   // elements * i could overflow where the quotient does not: split off the whole part.

@@ -94,6 +94,10 @@ class Communicator {
   virtual int64_t received_bytes() const = 0;
   // The record of calls.
   virtual const CallLog& log() const = 0;
+  // Whether calls only put work on a device's stream, so that a step with its collectives can be captured and replayed.
+  virtual bool on_stream() const { return false; }
+  // A captured step ran again without its calls being made: what they brought, `bytes`, counts again.
+  virtual void count_replay(int64_t bytes);
 
   // Control: small messages between all ranks beside the collectives, not billed. Collective over all ranks.
   // Each rank's text, in rank order, on every rank.

@@ -1,69 +1,21 @@
 #include "meshard/kernels/random.h"
 
-#include <cmath>
-#include <numbers>
 #include <vector>
 
 #include "meshard/base/error.h"
 #include "meshard/kernels/parallel.h"
+#include "meshard/kernels/philox.h"
 
 namespace meshard {
 namespace {
 
-// FNV-1a.
-uint64_t hash(std::string_view name) {
-  uint64_t h = 0xcbf29ce484222325;
-  for (char c : name) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3;
-  return h;
-}
-
-constexpr uint32_t low(uint64_t x) { return static_cast<uint32_t>(x); }
-constexpr uint32_t high(uint64_t x) { return static_cast<uint32_t>(x >> 32); }
-
-// In (0, 1): never 0, whose logarithm would be infinite.
-double unit(uint32_t word) { return (static_cast<double>(word) + 0.5) * 0x1p-32; }
-
-class Numbers {
- public:
-  Numbers(Distribution distribution, int64_t seed, std::string_view name, double scale)
-      : normal_(distribution == Distribution::normal),
-        seed_(static_cast<uint64_t>(seed)),
-        name_(hash(name)),
-        scale_(scale) {}
-
-  // The numbers of elements 4 block .. 4 block + 3.
-  std::array<double, 4> four(int64_t block) const {
-    const auto at = static_cast<uint64_t>(block);
-    const std::array<uint32_t, 4> words =
-        philox({low(at), high(at), low(name_), high(name_)}, {low(seed_), high(seed_)});
-    std::array<double, 4> x;
-    for (size_t i = 0; i < 4; i += 2) {
-      if (normal_) {  // Box and Muller: two uniform numbers make two normal ones
-        const double radius = scale_ * std::sqrt(-2 * std::log(unit(words[i])));
-        const double angle = 2 * std::numbers::pi * unit(words[i + 1]);
-        x[i] = radius * std::cos(angle);
-        x[i + 1] = radius * std::sin(angle);
-      } else {  // 24 bits, so that rounding to f32 stays below scale
-        x[i] = scale_ * (static_cast<double>(words[i] >> 8) * 0x1p-23 - 1);
-        x[i + 1] = scale_ * (static_cast<double>(words[i + 1] >> 8) * 0x1p-23 - 1);
-      }
-    }
-    return x;
-  }
-
- private:
-  bool normal_;
-  uint64_t seed_, name_;
-  double scale_;
-};
-
 template <class T>
-void fill_run(const Numbers& numbers, T* y, int64_t count, int64_t index, int64_t stride) {
+void fill_run(const RandomStream& numbers, T* y, int64_t count, int64_t index, int64_t stride) {
   int64_t block = -1;
-  std::array<double, 4> x{};
+  RandomFour four{};
   for (int64_t i = 0; i < count; ++i, index += stride) {
-    if (index / 4 != block) x = numbers.four(block = index / 4);
-    const double value = x[static_cast<size_t>(index % 4)];
+    if (index / 4 != block) four = random_four(numbers, block = index / 4);
+    const double value = four.x[index % 4];
     if constexpr (sizeof(T) == 8) {
       y[i] = value;
     } else {
@@ -73,7 +25,7 @@ void fill_run(const Numbers& numbers, T* y, int64_t count, int64_t index, int64_
 }
 
 template <class T>
-void fill_blocks(const Numbers& numbers, T* y, std::span<const RandomLoop> loops, int threads) {
+void fill_blocks(const RandomStream& numbers, T* y, std::span<const RandomLoop> loops, int threads) {
   const RandomLoop inner = loops.empty() ? RandomLoop{} : loops.back();
   int64_t runs = 1;
   for (size_t l = 0; l + 1 < loops.size(); ++l) runs *= loops[l].size;
@@ -108,17 +60,13 @@ void fill_block(Distribution distribution, const View& block, const Shape& globa
 }  // namespace
 
 std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t a = uint64_t{0xD2511F53} * counter[0], b = uint64_t{0xCD9E8D57} * counter[2];
-    counter = {high(b) ^ counter[1] ^ key[0], low(b), high(a) ^ counter[3] ^ key[1], low(a)};
-    key = {key[0] + 0x9E3779B9, key[1] + 0xBB67AE85};
-  }
-  return counter;
+  const PhiloxWords w = philox_words({{counter[0], counter[1], counter[2], counter[3]}}, key[0], key[1]);
+  return {w.word[0], w.word[1], w.word[2], w.word[3]};
 }
 
 void fill_random(Distribution distribution, void* data, Dtype dtype, std::span<const RandomLoop> loops, int64_t seed,
                  std::string_view name, double scale, int threads) {
-  const Numbers numbers(distribution, seed, name, scale);
+  const RandomStream numbers{distribution == Distribution::normal, static_cast<uint64_t>(seed), random_name(name), scale};
   switch (dtype) {
     case Dtype::f64:
       return fill_blocks(numbers, static_cast<double*>(data), loops, threads);

@@ -1,5 +1,6 @@
 #include "meshard/kernels/random.h"
 
+#include "meshard/kernels/philox.h"
 #include "meshard/kernels/reference/reference.h"
 #include "spec.h"
 
@@ -14,6 +15,25 @@ TEST_CASE("philox gives the published numbers") {
   CHECK(philox({ones, ones, ones, ones}, {ones, ones}) == Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd});
   CHECK(philox({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}) ==
         Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
+}
+
+TEST_CASE("the exact logarithm, sine and cosine are near the library's") {
+  for (uint32_t word = 1; word > 0 && word < 0xf0000000; word = word + word / 64 + 1) {
+    const double u = philox_unit(word);
+    CHECK(exact::log(u) == Approx(std::log(u)).epsilon(4e-16).margin(3e-16));
+    CHECK(exact::turn(u).sine == Approx(std::sin(2 * 3.14159265358979323846 * u)).margin(8e-16).epsilon(0));
+    CHECK(exact::turn(u).cosine == Approx(std::cos(2 * 3.14159265358979323846 * u)).margin(8e-16).epsilon(0));
+  }
+  CHECK(exact::turn(1).cosine == 1);
+  CHECK(exact::log(1) == 0);
+}
+
+// What other compilers and machines must give too.
+TEST_CASE("normal numbers have these bits") {
+  const RandomStream stream{true, 7, random_name("w"), 1};
+  const RandomFour four = random_four(stream, 12345);
+  CHECK(four.x[0] == -0x1.2ebaded03d42bp+0);
+  CHECK(four.x[3] == -0x1.86e813a02de43p-1);
 }
 
 TEST_CASE("random numbers are the same on any split") {

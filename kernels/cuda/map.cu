@@ -1,0 +1,2 @@
+#define MESHARD_DEVICE cuda
+#include "meshard/kernels/device/map_family-inl.h"

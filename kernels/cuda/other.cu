@@ -1,0 +1,2 @@
+#define MESHARD_DEVICE cuda
+#include "meshard/kernels/device/other_family-inl.h"

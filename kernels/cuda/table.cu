@@ -1,0 +1,11 @@
+#define MESHARD_DEVICE cuda
+#include "meshard/kernels/device/table-inl.h"
+
+namespace meshard {
+
+const DeviceKernels* cuda_kernels() {
+  static constexpr DeviceKernels kernels = {cuda::find_kernel, cuda::copy_box, cuda::fold, cuda::store_number_at};
+  return &kernels;
+}
+
+}  // namespace meshard

@@ -1,0 +1,304 @@
+// Attention tile by tile: no more of the scores is ever held than one tile of them. Forward, a team has the queries of
+// one tile and goes over the keys with a running largest score and sum; backward, one kernel makes dq the same way and
+// another dk and dv, over all queries that share the keys. Tiles are as large as a team's memory takes.
+#ifndef MESHARD_KERNELS_DEVICE_ATTENTION_INL_H
+#define MESHARD_KERNELS_DEVICE_ATTENTION_INL_H
+
+#include "meshard/kernels/device/number-inl.h"
+#include "meshard/kernels/reference/attention_shape.h"
+
+namespace meshard::MESHARD_DEVICE {
+
+constexpr int kAttentionThreads = 256;
+
+// The global memory that a team uses where its own is too small, and how much.
+struct TileMemory {
+  std::byte* spill = nullptr;
+  int64_t bytes = 0;  // of a team
+
+  template <class A>
+  MESHARD_BODY A* of(const Team& team) const {
+    if (spill == nullptr) return team.memory<A>();
+    return reinterpret_cast<A*>(spill + team.index() * bytes);
+  }
+};
+
+// n rows of e elements, copied into a tile; rows from `rows` on are zeros.
+template <class T>
+MESHARD_BODY void load_tile(const Team& team, Sum<T>* tile, const T* from, HeadStrides step, int64_t n, int64_t rows,
+                            int64_t e) {
+  team.each(n * e, [&](int64_t i) {
+    const int64_t r = i / e;
+    tile[i] = r < rows ? load(from[r * step.row + i % e * step.e]) : Sum<T>(0);
+  });
+}
+
+template <class A>
+MESHARD_BODY A row_dot(const A* x, const A* y, int64_t e) {
+  A sum = 0;
+  for (int64_t c = 0; c < e; ++c) sum += x[c] * y[c];
+  return sum;
+}
+
+struct AttentionTiles {
+  AttentionShape a;
+  int64_t tile = 1;  // queries, and keys
+  int64_t query_tiles() const { return (a.t + tile - 1) / tile; }
+  int64_t key_tiles() const { return (a.s + tile - 1) / tile; }
+  // Keys that some query of the tile from `first` on sees.
+  MESHARD_BODY int64_t seen_by(int64_t first) const {
+    const int64_t last = (first + tile < a.t ? first + tile : a.t) - 1;
+    return seen(last);
+  }
+  MESHARD_BODY int64_t seen(int64_t i) const {
+    if (!a.causal) return a.s;
+    const int64_t n = a.begin + i + 1;
+    return n < a.s ? n : a.s;
+  }
+};
+
+template <class T>
+struct AttentionBody {
+  AttentionTiles g;
+  Points<5> heads;  // q, k, v, o, lse
+  TileMemory memory;
+  const T *q, *k, *v;
+  T* o;
+  Side lse;
+
+  MESHARD_BODY void operator()(const Team& team) const {
+    using A = Sum<T>;
+    const int64_t tiles = (g.a.t + g.tile - 1) / g.tile, e = g.a.e, n = g.tile;
+    const auto at = heads.at(team.index() / tiles);
+    const int64_t first = team.index() % tiles * n, rows = g.a.t - first < n ? g.a.t - first : n;
+    A* queries = memory.of<A>(team);  // [n, e]
+    A* keys = queries + n * e;        // [n, e]; then the values of the same tile
+    A* sums = keys + n * e;           // [n, e], of exp(score - top) v
+    A* p = sums + n * e;              // [n, n]
+    A *top = p + n * n, *sum = top + n, *shrink = sum + n;  // [n]
+    load_tile(team, queries, q + at[0] + first * g.a.q.row, g.a.q, n, rows, e);
+    team.each(n * e, [&](int64_t i) { sums[i] = 0; });
+    team.each(n, [&](int64_t i) {
+      top[i] = -infinity<A>();
+      sum[i] = 0;
+    });
+    for (int64_t from = 0; from < g.seen_by(first); from += n) {
+      const int64_t there = g.a.s - from < n ? g.a.s - from : n;
+      load_tile(team, keys, k + at[1] + from * g.a.k.row, g.a.k, n, there, e);
+      team.each(n * n, [&](int64_t i) {
+        const int64_t r = i / n, c = i % n;
+        p[i] = r < rows && from + c < g.seen(first + r)
+                   ? row_dot(queries + r * e, keys + c * e, e) * static_cast<A>(g.a.scale)
+                   : -infinity<A>();
+      });
+      team.each(n, [&](int64_t r) {
+        A most = top[r], add = 0;
+        for (int64_t c = 0; c < n; ++c) most = larger(most, p[r * n + c]);
+        shrink[r] = top[r] == most ? A(1) : ::exp(top[r] - most);
+        for (int64_t c = 0; c < n; ++c) {
+          // Where nothing is seen yet, no score is finite.
+          p[r * n + c] = p[r * n + c] == -infinity<A>() ? A(0) : ::exp(p[r * n + c] - most);
+          add += p[r * n + c];
+        }
+        sum[r] = sum[r] * shrink[r] + add;
+        top[r] = most;
+      });
+      load_tile(team, keys, v + at[2] + from * g.a.v.row, g.a.v, n, there, e);
+      team.each(n * e, [&](int64_t i) {
+        const int64_t r = i / e, c = i % e;
+        A value = sums[i] * shrink[r];
+        for (int64_t j = 0; j < n; ++j) value += p[r * n + j] * keys[j * e + c];
+        sums[i] = value;
+      });
+    }
+    team.each(rows * e, [&](int64_t i) {
+      const int64_t r = i / e, c = i % e;
+      o[at[3] + (first + r) * g.a.o.row + c * g.a.o.e] = store<T>(g.seen(first + r) > 0 ? sums[i] / sum[r] : A(0));
+    });
+    team.each(rows, [&](int64_t r) { lse.set(at[4] + (first + r) * g.a.lse.row, top[r] + ::log(sum[r])); });
+  }
+};
+
+// What the two kernels of the gradient have in common. With p = exp(scale q k - lse) and D = sum over e of o do:
+// dv = p^T do, ds = p (do v^T - D) scale, dq = ds k, dk = ds^T q.
+template <class T>
+struct AttentionVjp {
+  AttentionTiles g;
+  Points<9> outer, inner;  // heads of k, and those of q that share one: q, k, v, o, lse, do, dq, dk, dv
+  TileMemory memory;
+  const T *q, *k, *v, *o, *dout;
+  Side lse;
+  T *dq, *dk, *dv;
+
+  // The p and ds of a tile of queries and one of keys, where each sees the other; `total` is D.
+  MESHARD_BODY void scores(const Team& team, int64_t first, int64_t rows, int64_t from, int64_t there, int64_t lse_at,
+                           const Sum<T>* queries, const Sum<T>* douts, const Sum<T>* keys, const Sum<T>* values,
+                           const Sum<T>* total, Sum<T>* p, Sum<T>* ds) const {
+    using A = Sum<T>;
+    const int64_t n = g.tile, e = g.a.e;
+    team.each(n * n, [&](int64_t i) {
+      const int64_t r = i / n, c = i % n;
+      A value = 0, slope = 0;
+      if (r < rows && c < there && from + c < g.seen(first + r)) {
+        const A log_sum = static_cast<A>(lse.get(lse_at + (first + r) * g.a.lse.row));
+        value = ::exp(row_dot(queries + r * e, keys + c * e, e) * static_cast<A>(g.a.scale) - log_sum);
+        slope = value * (row_dot(douts + r * e, values + c * e, e) - total[r]) * static_cast<A>(g.a.scale);
+      }
+      p[i] = value;
+      ds[i] = slope;
+    });
+  }
+  MESHARD_BODY void totals(const Team& team, int64_t first, int64_t rows, int64_t o_at, int64_t do_at,
+                           Sum<T>* total) const {
+    team.each(g.tile, [&](int64_t r) {
+      Sum<T> sum = 0;
+      for (int64_t c = 0; r < rows && c < g.a.e; ++c) {
+        const int64_t at = (first + r) * g.a.o.row + c * g.a.o.e;
+        sum += load(o[o_at + at]) * load(dout[do_at + at]);
+      }
+      total[r] = sum;
+    });
+  }
+};
+
+template <class T>
+struct AttentionQueriesBody {
+  AttentionVjp<T> b;
+
+  MESHARD_BODY void operator()(const Team& team) const {
+    using A = Sum<T>;
+    const AttentionTiles& g = b.g;
+    const int64_t tiles = (g.a.t + g.tile - 1) / g.tile, e = g.a.e, n = g.tile;
+    const int64_t head = team.index() / tiles;
+    const auto group = b.outer.at(head / b.inner.count), mine = b.inner.at(head % b.inner.count);
+    const auto at = [&](size_t i) { return group[i] + mine[i]; };
+    const int64_t first = team.index() % tiles * n, rows = g.a.t - first < n ? g.a.t - first : n;
+    A *queries = b.memory.template of<A>(team), *douts = queries + n * e, *keys = douts + n * e,
+      *values = keys + n * e, *sums = values + n * e, *p = sums + n * e, *ds = p + n * n, *total = ds + n * n;
+    load_tile(team, queries, b.q + at(0) + first * g.a.q.row, g.a.q, n, rows, e);
+    load_tile(team, douts, b.dout + at(5) + first * g.a.o.row, g.a.o, n, rows, e);
+    b.totals(team, first, rows, at(3), at(5), total);
+    team.each(n * e, [&](int64_t i) { sums[i] = 0; });
+    for (int64_t from = 0; from < g.seen_by(first); from += n) {
+      const int64_t there = g.a.s - from < n ? g.a.s - from : n;
+      load_tile(team, keys, b.k + at(1) + from * g.a.k.row, g.a.k, n, there, e);
+      load_tile(team, values, b.v + at(2) + from * g.a.v.row, g.a.v, n, there, e);
+      b.scores(team, first, rows, from, there, at(4), queries, douts, keys, values, total, p, ds);
+      team.each(n * e, [&](int64_t i) {
+        const int64_t r = i / e, c = i % e;
+        A value = sums[i];
+        for (int64_t j = 0; j < n; ++j) value += ds[r * n + j] * keys[j * e + c];
+        sums[i] = value;
+      });
+    }
+    team.each(rows * e, [&](int64_t i) {
+      b.dq[at(6) + (first + i / e) * g.a.q.row + i % e * g.a.q.e] = store<T>(sums[i]);
+    });
+  }
+};
+
+template <class T>
+struct AttentionKeysBody {
+  AttentionVjp<T> b;
+
+  MESHARD_BODY void operator()(const Team& team) const {
+    using A = Sum<T>;
+    const AttentionTiles& g = b.g;
+    const int64_t tiles = (g.a.s + g.tile - 1) / g.tile, e = g.a.e, n = g.tile;
+    const auto group = b.outer.at(team.index() / tiles);
+    const int64_t from = team.index() % tiles * n, there = g.a.s - from < n ? g.a.s - from : n;
+    A *queries = b.memory.template of<A>(team), *douts = queries + n * e, *keys = douts + n * e,
+      *values = keys + n * e, *dks = values + n * e, *dvs = dks + n * e, *p = dvs + n * e, *ds = p + n * n,
+      *total = ds + n * n;
+    load_tile(team, keys, b.k + group[1] + from * g.a.k.row, g.a.k, n, there, e);
+    load_tile(team, values, b.v + group[2] + from * g.a.v.row, g.a.v, n, there, e);
+    team.each(2 * n * e, [&](int64_t i) { dks[i] = 0; });  // and dvs behind it
+    for (int64_t h = 0; h < b.inner.count; ++h) {
+      const auto mine = b.inner.at(h);
+      for (int64_t first = 0; first < g.a.t; first += n) {
+        if (g.seen_by(first) <= from) continue;
+        const int64_t rows = g.a.t - first < n ? g.a.t - first : n;
+        load_tile(team, queries, b.q + group[0] + mine[0] + first * g.a.q.row, g.a.q, n, rows, e);
+        load_tile(team, douts, b.dout + group[5] + mine[5] + first * g.a.o.row, g.a.o, n, rows, e);
+        b.totals(team, first, rows, group[3] + mine[3], group[5] + mine[5], total);
+        b.scores(team, first, rows, from, there, group[4] + mine[4], queries, douts, keys, values, total, p, ds);
+        team.each(n * e, [&](int64_t i) {
+          const int64_t j = i / e, c = i % e;
+          A dk = dks[i], dv = dvs[i];
+          for (int64_t r = 0; r < n; ++r) {
+            dk += ds[r * n + j] * queries[r * e + c];
+            dv += p[r * n + j] * douts[r * e + c];
+          }
+          dks[i] = dk;
+          dvs[i] = dv;
+        });
+      }
+    }
+    team.each(there * e, [&](int64_t i) {
+      const int64_t row = from + i / e, c = i % e;
+      b.dk[group[7] + row * g.a.k.row + c * g.a.k.e] = store<T>(dks[i]);
+      b.dv[group[8] + row * g.a.v.row + c * g.a.v.e] = store<T>(dvs[i]);
+    });
+  }
+};
+
+// The largest tile of which `blocks` blocks [tile, e] and `squares` of [tile, tile], and some rows, fit a team's memory.
+inline int64_t tile_elements(int64_t tile, int64_t e, int64_t blocks, int64_t squares) {
+  return blocks * tile * e + squares * tile * tile + 4 * tile;
+}
+inline int64_t tile_for(int64_t e, int64_t blocks, int64_t squares, int64_t element_bytes) {
+  int64_t tile = 32;
+  while (tile > 4 && tile_elements(tile, e, blocks, squares) * element_bytes > kSharedBytes) tile /= 2;
+  return tile;
+}
+
+inline Prepared attention(const KernelSpec& spec) {
+  const KernelOperand &o = spec.results[0], &lse = spec.results[1];
+  AttentionTiles g{attention_shape(spec, o, lse)};
+  std::vector<int> factors = key_heads(spec);
+  for (int f : shared_heads(spec)) factors.push_back(f);
+  const Points<5> heads = points_of<5>(spec, factors, {&spec.operands[0], &spec.operands[1], &spec.operands[2], &o, &lse});
+  const Dtype dtype = lse.type.dtype;
+  return for_float(o.type.dtype, [&]<class T>() -> Prepared {
+    constexpr auto kSize = static_cast<int64_t>(sizeof(Sum<T>));
+    g.tile = tile_for(g.a.e, 3, 1, kSize);
+    const int64_t bytes = aligned(tile_elements(g.tile, g.a.e, 3, 1) * kSize), teams = heads.count * g.query_tiles();
+    const bool spills = bytes > kSharedBytes;
+    return {spills ? bytes * teams : 0, [=](const KernelCall& call) {
+              const TileMemory memory{spills ? static_cast<std::byte*>(call.workspace) : nullptr, bytes};
+              run_teams(teams, kAttentionThreads, spills ? 0 : bytes,
+                        AttentionBody<T>{g, heads, memory, in<T>(call, 0), in<T>(call, 1), in<T>(call, 2), out<T>(call),
+                                         side(call.results[1], dtype)},
+                        call.stream);
+            }};
+  });
+}
+
+inline Prepared attention_vjp(const KernelSpec& spec) {
+  const KernelOperand &o = spec.operands[3], &lse = spec.operands[4];
+  AttentionTiles g{attention_shape(spec, o, lse)};
+  std::array<const KernelOperand*, 9> blocks;
+  for (size_t i = 0; i < 6; ++i) blocks[i] = &spec.operands[i];
+  for (size_t i = 0; i < 3; ++i) blocks[6 + i] = &spec.results[i];
+  const Points<9> outer = points_of<9>(spec, key_heads(spec), blocks), inner = points_of<9>(spec, shared_heads(spec), blocks);
+  const Dtype dtype = lse.type.dtype;
+  return for_float(spec.results[0].type.dtype, [&]<class T>() -> Prepared {
+    constexpr auto kSize = static_cast<int64_t>(sizeof(Sum<T>));
+    g.tile = tile_for(g.a.e, 6, 2, kSize);
+    const int64_t bytes = aligned(tile_elements(g.tile, g.a.e, 6, 2) * kSize);
+    const int64_t of_queries = outer.count * inner.count * g.query_tiles(), of_keys = outer.count * g.key_tiles();
+    const bool spills = bytes > kSharedBytes;
+    return {spills ? bytes * std::max(of_queries, of_keys) : 0, [=](const KernelCall& call) {
+              const TileMemory memory{spills ? static_cast<std::byte*>(call.workspace) : nullptr, bytes};
+              const AttentionVjp<T> b{g, outer, inner, memory, in<T>(call, 0), in<T>(call, 1), in<T>(call, 2),
+                                      in<T>(call, 3), in<T>(call, 5), side(call.operands[4], dtype), out<T>(call, 0),
+                                      out<T>(call, 1), out<T>(call, 2)};
+              run_teams(of_queries, kAttentionThreads, spills ? 0 : bytes, AttentionQueriesBody<T>{b}, call.stream);
+              run_teams(of_keys, kAttentionThreads, spills ? 0 : bytes, AttentionKeysBody<T>{b}, call.stream);
+            }};
+  });
+}
+
+}  // namespace meshard::MESHARD_DEVICE
+
+#endif  // MESHARD_KERNELS_DEVICE_ATTENTION_INL_H

@@ -1,0 +1,125 @@
+// Products: of two operands by a library of matrix products where there is one, else one result a thread or a team.
+#ifndef MESHARD_KERNELS_DEVICE_EINSUM_INL_H
+#define MESHARD_KERNELS_DEVICE_EINSUM_INL_H
+
+#include "meshard/kernels/device/index-inl.h"
+#include "meshard/kernels/device/gemm.h"
+#include "meshard/kernels/device/product.h"
+
+namespace meshard::MESHARD_DEVICE {
+
+// Any number of operands.
+template <class T, size_t N>
+struct ProductBody {
+  Points<N + 1> kept, summed;
+  const T* x[N];
+  T* y;
+
+  MESHARD_BODY Sum<T> term(const typename Points<N + 1>::At& at, int64_t i) const {
+    const auto here = summed.at(i);
+    Sum<T> value = load(x[0][at[0] + here[0]]);
+    for (size_t o = 1; o < N; ++o) value *= load(x[o][at[o] + here[o]]);
+    return value;
+  }
+  MESHARD_BODY void operator()(int64_t i) const {
+    const auto at = kept.at(i);
+    Sum<T> sum = 0;
+    for (int64_t j = 0; j < summed.count; ++j) sum += term(at, j);
+    y[at[N]] = store<T>(sum);
+  }
+  MESHARD_BODY void operator()(const Team& team) const {
+    const auto at = kept.at(team.index());
+    const Sum<T> sum = team.sum<Sum<T>>(summed.count, [&](int64_t j) { return term(at, j); });
+    team.each(1, [&](int64_t) { y[at[N]] = store<T>(sum); });
+  }
+};
+
+template <size_t N>
+Prepared product_of(const KernelSpec& spec) {
+  std::array<const KernelOperand*, N + 1> blocks;
+  for (size_t i = 0; i < N; ++i) blocks[i] = &spec.operands[i];
+  blocks[N] = &spec.results[0];
+  const Points<N + 1> kept = points_of<N + 1>(spec, factors_of(spec.results[0]), blocks);
+  const Points<N + 1> summed = points_of<N + 1>(spec, reduced_factors(spec, spec.results[0]), blocks);
+  return for_float(spec.results[0].type.dtype, [&]<class T>() -> Prepared {
+    return {0, [=](const KernelCall& call) {
+              ProductBody<T, N> body{kept, summed, {}, out<T>(call)};
+              for (size_t i = 0; i < N; ++i) body.x[i] = in<T>(call, i);
+              if (summed.count >= 256) return run_teams(kept.count, kRowThreads, 0, body, call.stream);
+              run_points(kept.count, body, call.stream);
+            }};
+  });
+}
+
+// A stack of matrix products where no library takes them.
+template <class T>
+struct GemmBody {
+  Gemm g;
+  const T *a, *b;
+  T* y;
+
+  MESHARD_BODY void operator()(int64_t i) const {
+    const int64_t j = i % g.n, r = i / g.n % g.m, s = i / g.n / g.m;
+    const T* row = a + s * g.a.stack + r * g.a.row;
+    const T* column = b + s * g.b.stack + j * g.b.column;
+    Sum<T> sum = 0;
+    for (int64_t k = 0; k < g.k; ++k) sum += load(row[k * g.a.column]) * load(column[k * g.b.row]);
+    y[s * g.y.stack + r * g.y.row + j * g.y.column] = store<T>(sum);
+  }
+};
+
+inline Prepared einsum(const KernelSpec& spec) {
+  const std::optional<Product> found = find_product(spec);
+  switch (found ? 0 : spec.operands.size()) {
+    case 0: break;
+    case 1: return product_of<1>(spec);
+    case 2: return product_of<2>(spec);
+    case 3: return product_of<3>(spec);
+    default: return product_of<4>(spec);
+  }
+  const Product& p = *found;
+  const auto strides = [](const MatrixStack& s) { return Gemm::Strides{s.stack, s.row, s.column}; };
+  const Gemm gemm{spec.results[0].type.dtype, p.stack, p.m, p.n, p.k, strides(p.a), strides(p.b), strides(p.y)};
+  const PreparedGemm library = prepare_gemm(gemm);
+  const int64_t size = size_bytes(gemm.dtype);
+  // In the workspace: what is copied, then what the library wants.
+  int64_t used = 0;
+  const auto take = [&](const MatrixStack& s, int64_t elements) {
+    const int64_t at = used;
+    if (s.packed) used += aligned(elements * size);
+    return at;
+  };
+  const int64_t at_a = take(p.a, p.stack * p.m * p.k), at_b = take(p.b, p.stack * p.k * p.n),
+                at_y = take(p.y, p.stack * p.m * p.n);
+  const Points<2> copy_a = p.a.packed ? Points<2>(*p.a.points) : Points<2>(),
+                  copy_b = p.b.packed ? Points<2>(*p.b.points) : Points<2>(),
+                  copy_y = p.y.packed ? Points<2>(*p.y.points) : Points<2>();
+  Points<2> back = copy_y;
+  for (int l = 0; l < back.loops; ++l) std::swap(back.step[l][0], back.step[l][1]);
+  return for_float(gemm.dtype, [&]<class T>() -> Prepared {
+    return {used + library.workspace_bytes,
+            [=, packed_a = p.a.packed, packed_b = p.b.packed, packed_y = p.y.packed](const KernelCall& call) {
+              auto* scratch = static_cast<std::byte*>(call.workspace);
+              const T *a = in<T>(call, 0), *b = in<T>(call, 1);
+              T* y = out<T>(call);
+              const auto pack = [&](const Points<2>& points, const T* from, int64_t at) {
+                T* to = reinterpret_cast<T*>(scratch + at);
+                run_points(points.count, TransposeBody<T>{points, from, to}, call.stream);
+                return to;
+              };
+              if (packed_a) a = pack(copy_a, a, at_a);
+              if (packed_b) b = pack(copy_b, b, at_b);
+              T* to = packed_y ? reinterpret_cast<T*>(scratch + at_y) : y;
+              if (library.run) {
+                library.run(a, b, to, scratch + used, call.stream);
+              } else {
+                run_points(gemm.stack * gemm.m * gemm.n, GemmBody<T>{gemm, a, b, to}, call.stream);
+              }
+              if (packed_y) run_points(back.count, TransposeBody<T>{back, to, y}, call.stream);
+            }};
+  });
+}
+
+}  // namespace meshard::MESHARD_DEVICE
+
+#endif  // MESHARD_KERNELS_DEVICE_EINSUM_INL_H

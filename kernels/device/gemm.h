@@ -1,0 +1,34 @@
+// A stack of matrix products y = a b for a library, one for each device: cuda/cublaslt.cc, cuda/gemm_none.cc,
+// emulated/gemm_none.cc.
+#pragma once
+
+#include <functional>
+
+#include "meshard/base/shape.h"
+
+namespace meshard {
+
+// a [stack, m, k], b [stack, k, n], y [stack, m, n]; elements between neighbours. Of row and column one is 1.
+struct Gemm {
+  struct Strides {
+    int64_t stack, row, column;
+  };
+  Dtype dtype;
+  int64_t stack, m, n, k;
+  Strides a, b, y;
+};
+
+struct PreparedGemm {
+  int64_t workspace_bytes = 0;
+  // Empty: the library does not take it.
+  std::function<void(const void* a, const void* b, void* y, void* workspace, void* stream)> run;
+};
+
+namespace cuda {
+PreparedGemm prepare_gemm(const Gemm& gemm);
+}
+namespace emulated {
+PreparedGemm prepare_gemm(const Gemm& gemm);
+}
+
+}  // namespace meshard

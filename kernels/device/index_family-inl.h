@@ -1,0 +1,27 @@
+#include "meshard/kernels/device/einsum-inl.h"
+#include "meshard/kernels/device/families.h"
+#include "meshard/kernels/device/index-inl.h"
+#include "meshard/kernels/device/scatter-inl.h"
+#include "meshard/kernels/reference/reference.h"
+
+namespace meshard::MESHARD_DEVICE {
+
+std::vector<KernelPair> index_family() {
+  return {
+      {reference::einsum, einsum},
+      {reference::identity, copy},
+      {reference::reshape, copy},
+      {reference::transpose, transpose},
+      {reference::take, take},
+      {reference::embedding, embedding},
+      {reference::embedding_vjp, embedding_vjp},
+      {reference::gather, gather},
+      {reference::scatter_add, scatter_add},
+      {reference::window, window},
+      {reference::concat, concat},
+      {reference::dynamic_slice, dynamic_slice},
+      {reference::dynamic_update, dynamic_update},
+  };
+}
+
+}  // namespace meshard::MESHARD_DEVICE

@@ -1,0 +1,205 @@
+// How a device kernel is written: as a body, an object whose call operator does one point or the work of one team. It
+// is compiled twice. nvcc makes of it what a GPU runs (namespace meshard::cuda). The host's compiler makes of the same
+// lines a loop over points and threads (namespace meshard::emulated), so that its index arithmetic is tested where
+// there is no GPU. Whoever includes this says which by defining MESHARD_DEVICE.
+//
+//   template <class T>
+//   struct Negate {
+//     const T* x;
+//     T* y;
+//     MESHARD_BODY void operator()(int64_t i) const { y[i] = store<T>(-load(x[i])); }
+//   };
+//   run_points(n, Negate<float>{x, y}, call.stream);
+//
+// A team is the threads of one block, with memory that they share. Its members do everything together; what stands
+// between two of its calls is done by every thread alike, so it may only read what is in that memory:
+//
+//   MESHARD_BODY void operator()(const Team& team) const {       // row number team.index()
+//     const float sum = team.sum<float>(n, [&](int64_t i) { return x[i]; });   // all threads get the same bits
+//     team.each(n, [&](int64_t i) { y[i] = x[i] / sum; });
+//   }
+#ifndef MESHARD_DEVICE
+#error "define MESHARD_DEVICE as cuda or emulated"
+#endif
+
+#ifndef MESHARD_KERNELS_DEVICE_LAUNCH_INL_H
+#define MESHARD_KERNELS_DEVICE_LAUNCH_INL_H
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "meshard/base/error.h"
+
+#ifdef __CUDACC__
+#define MESHARD_BODY __device__
+#else
+#define MESHARD_BODY
+#endif
+
+namespace meshard::MESHARD_DEVICE {
+
+constexpr int64_t kSharedBytes = 40 * 1024;  // that a team may ask for; every GPU has 48 KiB, some is taken by sums
+
+constexpr int kTeamMost = 512;  // threads of the largest team
+
+#ifdef __CUDACC__
+
+class Team {
+ public:
+  __device__ Team(std::byte* memory, std::byte* sums) : memory_(memory), sums_(sums) {}
+  __device__ int64_t index() const { return blockIdx.x; }
+  __device__ int threads() const { return static_cast<int>(blockDim.x); }
+  template <class T>
+  __device__ T* memory() const {
+    return reinterpret_cast<T*>(memory_);
+  }
+
+  // f(i) for i < n, over the threads; then all have done theirs.
+  template <class F>
+  __device__ void each(int64_t n, const F& f) const {
+    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) f(i);
+    __syncthreads();
+  }
+
+  // The values of i < n put together by `fold` from `start` on: each thread its own, then by halves.
+  template <class A, class F, class Fold>
+  __device__ A fold(int64_t n, A start, const F& value, const Fold& fold) const {
+    A* mine = reinterpret_cast<A*>(sums_);
+    A so_far = start;
+    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) so_far = fold(so_far, value(i));
+    mine[threadIdx.x] = so_far;
+    __syncthreads();
+    for (unsigned half = blockDim.x / 2; half > 0; half /= 2) {
+      if (threadIdx.x < half) mine[threadIdx.x] = fold(mine[threadIdx.x], mine[threadIdx.x + half]);
+      __syncthreads();
+    }
+    const A all = mine[0];
+    __syncthreads();
+    return all;
+  }
+
+  template <class A, class F>
+  __device__ A sum(int64_t n, const F& value) const {
+    return fold<A>(n, A(0), value, [](A a, A b) { return a + b; });
+  }
+
+ private:
+  std::byte *memory_, *sums_;
+};
+
+template <class Body>
+__global__ void points_kernel(int64_t n, Body body) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += stride) body(i);
+}
+
+template <class Body>
+__global__ void teams_kernel(Body body) {
+  extern __shared__ double memory[];
+  __shared__ double sums[kTeamMost];
+  body(Team(reinterpret_cast<std::byte*>(memory), reinterpret_cast<std::byte*>(sums)));
+}
+
+inline void check_launch(const char* what) {
+  const cudaError_t status = cudaGetLastError();
+  if (status == cudaSuccess) return;
+  throw InternalError(std::string("CUDA did not take a kernel (") + what + "): " + cudaGetErrorString(status));
+}
+
+// body(i) for i < n.
+template <class Body>
+void run_points(int64_t n, const Body& body, void* stream) {
+  if (n == 0) return;
+  constexpr int64_t kThreads = 256, kBlocks = int64_t{1} << 20;
+  const int64_t blocks = std::min((n + kThreads - 1) / kThreads, kBlocks);
+  points_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(n, body);
+  check_launch("points");
+}
+
+// body(team) for `teams` teams of `threads` (a power of two), each with `bytes` of memory.
+template <class Body>
+void run_teams(int64_t teams, int threads, int64_t bytes, const Body& body, void* stream) {
+  if (teams == 0) return;
+  MESHARD_CHECK(bytes <= kSharedBytes && threads <= kTeamMost, "a team is too large");
+  MESHARD_CHECK(teams < (int64_t{1} << 31), "a kernel has too many teams");
+  teams_kernel<<<static_cast<unsigned>(teams), threads, static_cast<size_t>(bytes),
+                 static_cast<cudaStream_t>(stream)>>>(body);
+  check_launch("teams");
+}
+
+#else
+
+// On which streams the threads of a point or team take their turns from the last to the first: what depends on that
+// order is wrong on a GPU.
+inline bool backwards(const void* stream) { return (reinterpret_cast<uintptr_t>(stream) & 1) != 0; }
+
+class Team {
+ public:
+  Team(int64_t index, int threads, bool backwards, std::byte* memory)
+      : index_(index), threads_(threads), backwards_(backwards), memory_(memory) {}
+  int64_t index() const { return index_; }
+  int threads() const { return threads_; }
+  template <class T>
+  T* memory() const {
+    return reinterpret_cast<T*>(memory_);
+  }
+
+  template <class F>
+  void each(int64_t n, const F& f) const {
+    for (int t = 0; t < threads_; ++t) {
+      const int thread = backwards_ ? threads_ - 1 - t : t;
+      for (int64_t i = thread; i < n; i += threads_) f(i);
+    }
+  }
+
+  template <class A, class F, class Fold>
+  A fold(int64_t n, A start, const F& value, const Fold& fold) const {
+    A sums[kTeamMost];
+    for (int t = 0; t < threads_; ++t) {
+      const int thread = backwards_ ? threads_ - 1 - t : t;
+      sums[thread] = start;
+      for (int64_t i = thread; i < n; i += threads_) sums[thread] = fold(sums[thread], value(i));
+    }
+    for (int half = threads_ / 2; half > 0; half /= 2) {
+      for (int t = 0; t < half; ++t) sums[t] = fold(sums[t], sums[t + half]);
+    }
+    return sums[0];
+  }
+
+  template <class A, class F>
+  A sum(int64_t n, const F& value) const {
+    return fold<A>(n, A(0), value, [](A a, A b) { return a + b; });
+  }
+
+ private:
+  int64_t index_;
+  int threads_;
+  bool backwards_;
+  std::byte* memory_;
+};
+
+template <class Body>
+void run_points(int64_t n, const Body& body, void* stream) {
+  for (int64_t i = 0; i < n; ++i) body(backwards(stream) ? n - 1 - i : i);
+}
+
+template <class Body>
+void run_teams(int64_t teams, int threads, int64_t bytes, const Body& body, void* stream) {
+  MESHARD_CHECK(bytes <= kSharedBytes && threads <= kTeamMost, "a team is too large");
+  std::vector<double> memory(static_cast<size_t>(bytes + 7) / 8);
+  for (int64_t i = 0; i < teams; ++i) {
+    if (!memory.empty()) std::memset(memory.data(), 0xff, memory.size() * sizeof(double));  // as on a GPU: anything
+    body(Team(backwards(stream) ? teams - 1 - i : i, threads, backwards(stream),
+              reinterpret_cast<std::byte*>(memory.data())));
+  }
+}
+
+#endif
+
+}  // namespace meshard::MESHARD_DEVICE
+
+#endif  // MESHARD_KERNELS_DEVICE_LAUNCH_INL_H

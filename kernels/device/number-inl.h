@@ -1,0 +1,135 @@
+// Numbers in device kernels: how they are stored and what they are computed in, and a Nest as an array that a kernel
+// takes by value.
+#ifndef MESHARD_KERNELS_DEVICE_NUMBER_INL_H
+#define MESHARD_KERNELS_DEVICE_NUMBER_INL_H
+
+#include <math.h>
+#include <type_traits>
+
+#include "meshard/base/buffer.h"
+#include "meshard/kernels/device/launch-inl.h"
+#include "meshard/kernels/kernel.h"
+#include "meshard/kernels/reference/nest.h"
+#include "meshard/kernels/reference/types.h"
+
+namespace meshard::MESHARD_DEVICE {
+
+// The bits of base/buffer.h's conversions, which are not compiled for a GPU.
+MESHARD_BODY inline float widen(bfloat16 x) {
+  const uint32_t wide = uint32_t{x.bits} << 16;
+  float value;
+  memcpy(&value, &wide, sizeof value);
+  return value;
+}
+MESHARD_BODY inline bfloat16 narrow(float value) {
+  uint32_t wide;
+  memcpy(&wide, &value, sizeof wide);
+  bfloat16 x;
+  if ((wide & 0x7FFFFFFF) > 0x7F800000) {
+    x.bits = static_cast<uint16_t>(wide >> 16 | 0x40);
+  } else {
+    x.bits = static_cast<uint16_t>((wide + 0x7FFF + (wide >> 16 & 1)) >> 16);
+  }
+  return x;
+}
+
+// What T is computed in.
+template <class T>
+MESHARD_BODY Sum<T> load(T x) {
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    return widen(x);
+  } else {
+    return static_cast<Sum<T>>(x);
+  }
+}
+template <class T, class A>
+MESHARD_BODY T store(A x) {
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    return narrow(static_cast<float>(x));
+  } else {
+    return static_cast<T>(x);
+  }
+}
+
+// Numbers beside the large ones, of a type known at run time.
+struct Side {
+  void* data;
+  Dtype dtype;
+
+  MESHARD_BODY double get(int64_t i) const {
+    switch (dtype) {
+      case Dtype::f64: return static_cast<const double*>(data)[i];
+      case Dtype::f32: return static_cast<const float*>(data)[i];
+      case Dtype::bf16: return widen(static_cast<const bfloat16*>(data)[i]);
+      case Dtype::i32: break;
+    }
+    return static_cast<const int32_t*>(data)[i];
+  }
+  MESHARD_BODY void set(int64_t i, double value) const {
+    switch (dtype) {
+      case Dtype::f64: static_cast<double*>(data)[i] = value; return;
+      case Dtype::f32: static_cast<float*>(data)[i] = static_cast<float>(value); return;
+      case Dtype::bf16: static_cast<bfloat16*>(data)[i] = narrow(static_cast<float>(value)); return;
+      case Dtype::i32: static_cast<int32_t*>(data)[i] = static_cast<int32_t>(value); return;
+    }
+  }
+};
+
+template <class A>
+MESHARD_BODY A infinity() {
+  return static_cast<A>(HUGE_VAL);
+}
+template <class A>
+MESHARD_BODY A larger(A a, A b) {
+  return a < b ? b : a;  // a NaN in b is passed over, as by std::max
+}
+
+// The points of a Nest, by number: how far point i is into each of N blocks.
+template <size_t N>
+struct Points {
+  static constexpr int kMost = 12;
+  int64_t count = 1;
+  int loops = 0;
+  int64_t size[kMost] = {};
+  int64_t step[kMost][N] = {};
+
+  Points() = default;
+  explicit Points(const Nest<N>& nest) : count(nest.points()) {
+    MESHARD_CHECK(nest.loops().size() <= kMost, "a kernel has too many loops");
+    for (const Loop<N>& loop : nest.loops()) {
+      size[loops] = loop.size;
+      for (size_t b = 0; b < N; ++b) step[loops][b] = loop.step[b];
+      ++loops;
+    }
+  }
+
+  struct At {
+    int64_t offset[N];
+    MESHARD_BODY int64_t operator[](size_t b) const { return offset[b]; }
+  };
+  MESHARD_BODY At at(int64_t i) const {
+    At out = {};
+    for (int l = loops; l-- > 0;) {
+      const int64_t index = i % size[l];
+      i /= size[l];
+      for (size_t b = 0; b < N; ++b) out.offset[b] += index * step[l][b];
+    }
+    return out;
+  }
+};
+
+template <size_t N>
+Points<N> points_of(const KernelSpec& spec, const std::vector<int>& factors,
+                    const std::array<const KernelOperand*, N>& blocks) {
+  return Points<N>(Nest<N>(spec, factors, blocks));
+}
+
+inline Side side(void* const data, Dtype dtype) { return {data, dtype}; }
+
+inline int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+constexpr int kRowThreads = 128;  // of a team that has one row
+
+}  // namespace meshard::MESHARD_DEVICE
+
+#endif  // MESHARD_KERNELS_DEVICE_NUMBER_INL_H

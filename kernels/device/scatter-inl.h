@@ -1,0 +1,160 @@
+// Sums by index, in the order of the specification, whatever the threads do. Where ids have no dimension of the result,
+// they are put in order first: each id counts those equal to it before it and in all (n^2 comparisons, no atomics), a
+// prefix sum of the counts says where each row's list begins, and a result sums its row's list. Else a result goes over
+// all ids that may be its own.
+#ifndef MESHARD_KERNELS_DEVICE_SCATTER_INL_H
+#define MESHARD_KERNELS_DEVICE_SCATTER_INL_H
+
+#include "meshard/kernels/device/number-inl.h"
+
+namespace meshard::MESHARD_DEVICE {
+
+struct IdLists {
+  Points<2> points;  // of what is summed: ids, x
+  int64_t begin, rows;
+  const int32_t* ids;
+  int64_t *first;  // [rows + 1]: where each row's list begins
+  int64_t *place;  // [points]: of each id in its row's list; -1: of no row here
+  int64_t *list;   // [points]: the ids by row
+
+  MESHARD_BODY int64_t row(int64_t i) const {
+    const int64_t r = ids[points.at(i)[0]] - begin;
+    return r >= 0 && r < rows ? r : -1;
+  }
+};
+
+struct ClearBody {
+  int64_t* to;
+  MESHARD_BODY void operator()(int64_t i) const { to[i] = 0; }
+};
+
+// The place of each id among those equal to it; the first of them writes how many there are.
+struct CountIdsBody {
+  IdLists l;
+  MESHARD_BODY void operator()(int64_t i) const {
+    const int64_t r = l.row(i);
+    int64_t before = 0, all = 0;
+    for (int64_t j = 0; r >= 0 && j < l.points.count; ++j) {
+      const bool same = l.row(j) == r;
+      all += same;
+      before += same && j < i;
+    }
+    l.place[i] = r < 0 ? -1 : before;
+    if (r >= 0 && before == 0) l.first[r] = all;
+  }
+};
+
+// Counts become beginnings. One team: each thread has a part of the rows.
+struct BeginListsBody {
+  IdLists l;
+  MESHARD_BODY void operator()(const Team& team) const {
+    auto* sums = team.memory<int64_t>();
+    const int64_t threads = team.threads(), part = (l.rows + threads - 1) / threads;
+    const auto end = [&](int64_t t) { return (t + 1) * part < l.rows ? (t + 1) * part : l.rows; };
+    team.each(threads, [&](int64_t t) {
+      sums[t] = 0;
+      for (int64_t r = t * part; r < end(t); ++r) sums[t] += l.first[r];
+    });
+    team.each(1, [&](int64_t) {
+      int64_t so_far = 0;
+      for (int64_t t = 0; t < threads; ++t) {
+        const int64_t mine = sums[t];
+        sums[t] = so_far;
+        so_far += mine;
+      }
+      l.first[l.rows] = so_far;
+    });
+    team.each(threads, [&](int64_t t) {
+      int64_t so_far = sums[t];
+      for (int64_t r = t * part; r < end(t); ++r) {
+        const int64_t mine = l.first[r];
+        l.first[r] = so_far;
+        so_far += mine;
+      }
+    });
+  }
+};
+
+struct ListIdsBody {
+  IdLists l;
+  MESHARD_BODY void operator()(int64_t i) const {
+    if (l.place[i] >= 0) l.list[l.first[l.row(i)] + l.place[i]] = i;
+  }
+};
+
+template <class T>
+struct SumListsBody {
+  IdLists l;
+  Points<2> others;  // dimensions of x and y besides the row: x, y
+  int64_t stride;    // of the rows of y
+  const T* x;
+  T* y;
+  MESHARD_BODY void operator()(int64_t i) const {
+    const int64_t r = i / others.count;
+    const auto at = others.at(i % others.count);
+    Sum<T> sum = 0;
+    for (int64_t j = l.first[r]; j < l.first[r + 1]; ++j) sum += load(x[at[0] + l.points.at(l.list[j])[1]]);
+    y[at[1] + r * stride] = store<T>(sum);
+  }
+};
+
+template <class T>
+struct SearchIdsBody {
+  Points<3> others, summed;  // ids, x, y
+  int64_t begin, stride;
+  const int32_t* ids;
+  const T* x;
+  T* y;
+  MESHARD_BODY void operator()(int64_t i) const {
+    const int64_t r = i / others.count;
+    const auto at = others.at(i % others.count);
+    Sum<T> sum = 0;
+    for (int64_t j = 0; j < summed.count; ++j) {
+      const auto here = summed.at(j);
+      if (ids[at[0] + here[0]] - begin == r) sum += load(x[at[1] + here[1]]);
+    }
+    y[at[2] + r * stride] = store<T>(sum);
+  }
+};
+
+// ids, x -> y, whose rows are `factor`.
+inline Prepared prepare_scatter(const KernelSpec& spec, std::string_view factor) {
+  const KernelOperand &ids = spec.operands[0], &x = spec.operands[1], &y = spec.results[0];
+  const int k = factor_index(spec, factor);
+  const int64_t begin = spec.factors[static_cast<size_t>(k)].begin, rows = spec.factors[static_cast<size_t>(k)].size;
+  const int64_t stride = factor_strides(spec, y)[static_cast<size_t>(k)];
+  const std::vector<int> kept = without(factors_of(y), {k}), gone = without(factors_of(x), kept);
+  const bool lists = without(factors_of(ids), gone).empty();
+  if (!lists) {
+    const Points<3> others = points_of<3>(spec, kept, {&ids, &x, &y}), summed = points_of<3>(spec, gone, {&ids, &x, &y});
+    return for_any(y.type.dtype, [&]<class T>() -> Prepared {
+      return {0, [=](const KernelCall& call) {
+                run_points(rows * others.count,
+                           SearchIdsBody<T>{others, summed, begin, stride, in<int32_t>(call, 0), in<T>(call, 1),
+                                            out<T>(call)},
+                           call.stream);
+              }};
+    });
+  }
+  const Points<2> summed = points_of<2>(spec, gone, {&ids, &x}), others = points_of<2>(spec, kept, {&x, &y});
+  const int64_t n = summed.count;
+  return for_any(y.type.dtype, [&]<class T>() -> Prepared {
+    return {(rows + 1 + 2 * n) * static_cast<int64_t>(sizeof(int64_t)), [=](const KernelCall& call) {
+              auto* first = static_cast<int64_t*>(call.workspace);
+              const IdLists l{summed, begin, rows, in<int32_t>(call, 0), first, first + rows + 1, first + rows + 1 + n};
+              constexpr int kThreads = 256;
+              run_points(rows + 1, ClearBody{first}, call.stream);
+              run_points(n, CountIdsBody{l}, call.stream);
+              run_teams(1, kThreads, kThreads * static_cast<int64_t>(sizeof(int64_t)), BeginListsBody{l}, call.stream);
+              run_points(n, ListIdsBody{l}, call.stream);
+              run_points(rows * others.count, SumListsBody<T>{l, others, stride, in<T>(call, 1), out<T>(call)},
+                         call.stream);
+            }};
+  });
+}
+inline Prepared scatter_add(const KernelSpec& spec) { return prepare_scatter(spec, "k"); }
+inline Prepared embedding_vjp(const KernelSpec& spec) { return prepare_scatter(spec, "v"); }
+
+}  // namespace meshard::MESHARD_DEVICE
+
+#endif  // MESHARD_KERNELS_DEVICE_SCATTER_INL_H

@@ -1,0 +1,124 @@
+// A device's kernels against the specification: the emulated ones always, CUDA's where there is a GPU (cuda_test.cc).
+// Every op that computes has one. Each runs on the whole and on every block that a mesh gives, into poisoned results
+// with guard bytes, twice, with threads in both orders, and in the memory of its operands where the entry allows it.
+#include <catch2/catch.hpp>
+
+#include "meshard/kernels/device_kernels.h"
+#include "split_run.h"
+
+namespace meshard::test {
+namespace {
+
+constexpr uintptr_t kForwards = 0, kBackwards = 1;  // streams of emulated kernels
+
+std::vector<Tensor> run_on(uintptr_t stream, const Prepared& kernel, const KernelSpec& spec,
+                           const std::vector<Tensor>& operands, std::pair<int, int> in_place = {-1, -1}) {
+  std::vector<Tensor> held, results;
+  std::vector<void*> in, out;
+  for (const Tensor& t : operands) held.push_back(t.clone());
+  for (const Tensor& t : held) in.push_back(t.data());
+  for (const KernelOperand& r : spec.results) results.emplace_back(r.type);
+  for (const Tensor& t : results) out.push_back(t.data());
+  const auto [result, operand] = in_place;
+  if (result >= 0) out[static_cast<size_t>(result)] = in[static_cast<size_t>(operand)];
+  Tensor workspace(Type{Dtype::f32, Shape{(kernel.workspace_bytes + 3) / 4}});
+  kernel.run({in, out, workspace.data(), reinterpret_cast<void*>(stream)});
+  if (!workspace.guards_intact()) FAIL("the kernel writes outside its workspace");
+  for (const Tensor& t : results)
+    if (!t.guards_intact()) FAIL("the kernel writes outside its results");
+  for (size_t i = 0; i < held.size(); ++i) {
+    if (!held[i].guards_intact()) FAIL("the kernel writes outside its operands");
+    if (static_cast<int>(i) != operand && !same_bytes(held[i], operands[i])) FAIL("the kernel writes to an operand");
+  }
+  if (result >= 0) {
+    Tensor& shared = results[static_cast<size_t>(result)];
+    Tensor& from = held[static_cast<size_t>(operand)];
+    for (int64_t i = 0; i < shared.elements(); ++i) shared.set(i, from.get(i));
+  }
+  return results;
+}
+
+void check(const OpDef& def, PrepareFn kernel, const KernelSpec& spec, const std::vector<Tensor>& operands,
+           const std::vector<Tensor>& expected, double tolerance) {
+  const Prepared prepared = kernel(spec);
+  REQUIRE(prepared.run);
+  const std::vector<Tensor> first = run_on(kForwards, prepared, spec, operands);
+  const std::vector<Tensor> second = run_on(kBackwards, prepared, spec, operands);
+  for (size_t r = 0; r < first.size(); ++r) {
+    INFO("result " << r);
+    CHECK(difference(first[r], expected[r], tolerance) == "");
+    CHECK(same_bytes(first[r], second[r]));
+  }
+  for (const auto& [result, operand] : def.in_place) {
+    const Type& to = expected[static_cast<size_t>(result)].type();
+    const Type& from = operands[static_cast<size_t>(operand)].type();
+    if (to.bytes() != from.bytes() || to.dtype != from.dtype) continue;
+    INFO("result " << result << " in the memory of operand " << operand);
+    const std::vector<Tensor> shared = run_on(kForwards, prepared, spec, operands, {result, operand});
+    for (size_t r = 0; r < shared.size(); ++r) CHECK(same_bytes(shared[r], first[r]));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("every op that computes has a device kernel") {
+  for (const OpDef* def : computing_ops()) {
+    INFO(def->name);
+    CHECK(emulated_kernels()->find(def->reference) != nullptr);
+  }
+}
+
+TEST_CASE("emulated device kernels equal the reference") {
+  for (const OpDef* def : computing_ops()) {
+    DYNAMIC_SECTION(def->name) {
+      Random random(15);
+      for (const Case& as_written : cases(*def)) {
+        for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f64}) {
+          const Case c = as_written.with(dtype);
+          INFO(c.text << " in " << name(dtype));
+          const BoundRule rule = c.rule();
+          const LocalSpec local = local_spec(c, rule, Mesh(), FactorAtoms(rule.factors.size()), Rank{0});
+          const std::vector<Tensor> operands = draw_operands(c, random);
+          check(*def, emulated_kernels()->find(def->reference), local.spec, operands, run_whole(c, operands),
+                c.tolerance());
+        }
+      }
+    }
+  }
+}
+
+// Blocks that begin somewhere, are uneven or empty, and halos.
+TEST_CASE("emulated device kernels equal the reference on the blocks of meshes") {
+  for (const OpDef* def : computing_ops()) {
+    DYNAMIC_SECTION(def->name) {
+      Random random(16);
+      const PrepareFn kernel = emulated_kernels()->find(def->reference);
+      for (const Case& c : cases(*def)) {
+        if (!c.small()) continue;
+        const BoundRule rule = c.rule();
+        for (const Mesh& mesh : meshes()) {
+          if (mesh.size() > 4) continue;
+          for_each_assignment(mesh, rule, [&](const FactorAtoms& atoms) {
+            INFO(c.text << " " << assignment_text(mesh, rule, atoms));
+            if (splits_lowered(rule, atoms)) return;
+            for (int r = 0; r < static_cast<int>(mesh.size()); ++r) {
+              INFO("rank " << r);
+              const LocalSpec local = local_spec(c, rule, mesh, atoms, Rank{r});
+              std::vector<Tensor> operands;
+              const std::vector<Tensor> whole = draw_operands(c, random);
+              for (size_t i = 0; i < whole.size(); ++i) {
+                // Any numbers of the block's shape will do: the reference gets the same.
+                operands.emplace_back(local.spec.operands[i].type);
+                for (int64_t e = 0; e < operands[i].elements(); ++e) operands[i].set(e, whole[i].get(e % std::max<int64_t>(whole[i].elements(), 1)));
+              }
+              check(*def, kernel, local.spec, operands, run_kernel(def->reference(local.spec), local.spec, operands),
+                    c.tolerance());
+            }
+          });
+        }
+      }
+    }
+  }
+}
+
+}  // namespace meshard::test
