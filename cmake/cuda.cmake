@@ -1,0 +1,37 @@
+# CUDA where there is an nvcc: MESHARD_HAS_CUDA, MESHARD_HAS_NCCL, and a function for .cu files.
+set(MESHARD_HAS_CUDA OFF)
+set(MESHARD_HAS_NCCL OFF)
+if(NOT MESHARD_CUDA)
+  return()
+endif()
+include(CheckLanguage)
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+  return()
+endif()
+if(NOT CMAKE_CUDA_ARCHITECTURES)
+  # Code for Ampere and Hopper, and PTX for what comes after.
+  set(CMAKE_CUDA_ARCHITECTURES "80-real;90")
+endif()
+if(CCACHE AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
+endif()
+enable_language(CUDA)
+if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+  # CMake 3.25 does not know that nvcc takes C++20.
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+endif()
+find_package(CUDAToolkit REQUIRED)
+set(MESHARD_HAS_CUDA ON)
+
+find_package(NCCL MODULE)
+set(MESHARD_HAS_NCCL ${NCCL_FOUND})
+
+# meshard_cuda_objects(NAME a.cu ...): an object library, since the flags for warnings are not nvcc's.
+function(meshard_cuda_objects name)
+  add_library(${name} OBJECT ${ARGN})
+  set_target_properties(${name} PROPERTIES CUDA_STANDARD 20 CUDA_EXTENSIONS OFF)
+  target_include_directories(${name} PRIVATE ${CMAKE_BINARY_DIR}/include)
+  target_compile_options(${name} PRIVATE --expt-relaxed-constexpr $<$<BOOL:${MESHARD_WERROR}>:-Werror=all-warnings>)
+endfunction()

@@ -1,0 +1,192 @@
+// Matrix products by cuBLASLt. It is opened when a kernel first needs it: linked, it would cost every start of every
+// program 0.3 s and 200 MB. Where it is missing, the plain kernel serves.
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+#include <dlfcn.h>
+
+#include <memory>
+#include <string>
+
+#include "meshard/base/error.h"
+#include "meshard/kernels/device/gemm.h"
+
+namespace meshard::cuda {
+namespace {
+
+constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // at most; what Hopper's fastest kernels ask for
+constexpr uint32_t kAligned = 64;                     // bytes, as every value in an arena is
+
+struct Library {
+  decltype(&cublasLtCreate) create = nullptr;
+  decltype(&cublasLtMatmul) matmul = nullptr;
+  decltype(&cublasLtMatmulDescCreate) make_product = nullptr;
+  decltype(&cublasLtMatmulDescDestroy) drop_product = nullptr;
+  decltype(&cublasLtMatmulDescSetAttribute) set_product = nullptr;
+  decltype(&cublasLtMatrixLayoutCreate) make_layout = nullptr;
+  decltype(&cublasLtMatrixLayoutDestroy) drop_layout = nullptr;
+  decltype(&cublasLtMatrixLayoutSetAttribute) set_layout = nullptr;
+  decltype(&cublasLtMatmulPreferenceCreate) make_preference = nullptr;
+  decltype(&cublasLtMatmulPreferenceDestroy) drop_preference = nullptr;
+  decltype(&cublasLtMatmulPreferenceSetAttribute) set_preference = nullptr;
+  decltype(&cublasLtMatmulAlgoGetHeuristic) heuristic = nullptr;
+  cublasLtHandle_t handle = nullptr;
+
+  explicit operator bool() const { return handle != nullptr; }
+};
+
+Library open_library() {
+  Library lib;
+  void* file = dlopen("libcublasLt.so.13", RTLD_NOW | RTLD_LOCAL);
+  if (file == nullptr) file = dlopen(MESHARD_CUBLASLT, RTLD_NOW | RTLD_LOCAL);
+  if (file == nullptr) return lib;
+  bool all = true;
+  const auto find = [&](auto& function, const char* name) {
+    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(file, name));
+    all = all && function != nullptr;
+  };
+  find(lib.create, "cublasLtCreate");
+  find(lib.matmul, "cublasLtMatmul");
+  find(lib.make_product, "cublasLtMatmulDescCreate");
+  find(lib.drop_product, "cublasLtMatmulDescDestroy");
+  find(lib.set_product, "cublasLtMatmulDescSetAttribute");
+  find(lib.make_layout, "cublasLtMatrixLayoutCreate");
+  find(lib.drop_layout, "cublasLtMatrixLayoutDestroy");
+  find(lib.set_layout, "cublasLtMatrixLayoutSetAttribute");
+  find(lib.make_preference, "cublasLtMatmulPreferenceCreate");
+  find(lib.drop_preference, "cublasLtMatmulPreferenceDestroy");
+  find(lib.set_preference, "cublasLtMatmulPreferenceSetAttribute");
+  find(lib.heuristic, "cublasLtMatmulAlgoGetHeuristic");
+  if (!all || lib.create(&lib.handle) != CUBLAS_STATUS_SUCCESS) lib.handle = nullptr;
+  return lib;
+}
+
+// One for the process: the handle has nothing that a call changes, and stays until the end.
+const Library& library() {
+  static const Library lib = open_library();
+  return lib;
+}
+
+void check(cublasStatus_t status, const char* what) {
+  if (status != CUBLAS_STATUS_SUCCESS) {
+    throw InternalError(std::string("cuBLASLt: ") + what + " failed with status " + std::to_string(static_cast<int>(status)));
+  }
+}
+
+struct Types {
+  cudaDataType_t data;
+  cublasComputeType_t compute;
+  cudaDataType_t scale;
+};
+Types types_of(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::f64: return {CUDA_R_64F, CUBLAS_COMPUTE_64F, CUDA_R_64F};
+    case Dtype::bf16: return {CUDA_R_16BF, CUBLAS_COMPUTE_32F, CUDA_R_32F};
+    default: return {CUDA_R_32F, CUBLAS_COMPUTE_32F, CUDA_R_32F};
+  }
+}
+
+// A row-major matrix of rows x columns as the library takes it, column-major: lying on its side where columns are next
+// to one another.
+struct Side {
+  int64_t rows, columns, leading;
+  bool turned;  // is the matrix as it is, not its transpose
+};
+Side side_of(const Gemm::Strides& s, int64_t rows, int64_t columns) {
+  if (s.column == 1) return {columns, rows, s.row, false};
+  return {rows, columns, s.column, true};
+}
+
+class Matmul {
+ public:
+  explicit Matmul(Gemm g) : types_(types_of(g.dtype)), f64_(g.dtype == Dtype::f64) {
+    // y must have its columns next to one another; else its transpose has.
+    if (g.y.column != 1) {
+      std::swap(g.a, g.b);
+      std::swap(g.m, g.n);
+      for (Gemm::Strides* s : {&g.a, &g.b, &g.y}) std::swap(s->row, s->column);
+    }
+    // Column-major, y^T [n, m] = b^T a^T.
+    const Side a = side_of(g.a, g.m, g.k), b = side_of(g.b, g.k, g.n);
+    const Library& lib = library();
+    check(lib.make_product(&product_, types_.compute, types_.scale), "a description");
+    const cublasOperation_t first = b.turned ? CUBLAS_OP_T : CUBLAS_OP_N, second = a.turned ? CUBLAS_OP_T : CUBLAS_OP_N;
+    check(lib.set_product(product_, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first), "a transpose");
+    check(lib.set_product(product_, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second), "a transpose");
+    make_layout(first_, b, g.stack, g.b.stack);
+    make_layout(second_, a, g.stack, g.a.stack);
+    make_layout(result_, {g.n, g.m, g.y.row, false}, g.stack, g.y.stack);
+    find_algorithm();
+  }
+  Matmul(const Matmul&) = delete;
+  Matmul& operator=(const Matmul&) = delete;
+  ~Matmul() {
+    const Library& lib = library();
+    for (cublasLtMatrixLayout_t layout : {first_, second_, result_}) {
+      if (layout != nullptr) lib.drop_layout(layout);
+    }
+    if (product_ != nullptr) lib.drop_product(product_);
+  }
+
+  bool found() const { return found_; }
+  int64_t workspace_bytes() const { return static_cast<int64_t>(choice_.workspaceSize); }
+
+  void run(const void* a, const void* b, void* y, void* workspace, void* stream, bool swapped) const {
+    const double one64 = 1, zero64 = 0;
+    const float one = 1, zero = 0;
+    const void* alpha = f64_ ? static_cast<const void*>(&one64) : &one;
+    const void* beta = f64_ ? static_cast<const void*>(&zero64) : &zero;
+    if (swapped) std::swap(a, b);
+    check(library().matmul(library().handle, product_, alpha, b, first_, a, second_, beta, y, result_, y, result_,
+                           &choice_.algo, workspace, choice_.workspaceSize, static_cast<cudaStream_t>(stream)),
+          "a product");
+  }
+
+ private:
+  void make_layout(cublasLtMatrixLayout_t& layout, const Side& side, int64_t stack, int64_t step) {
+    const Library& lib = library();
+    check(lib.make_layout(&layout, types_.data, static_cast<uint64_t>(side.rows), static_cast<uint64_t>(side.columns),
+                          side.leading),
+          "a layout");
+    const auto count = static_cast<int32_t>(stack);
+    check(lib.set_layout(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count), "a stack");
+    check(lib.set_layout(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &step, sizeof step), "a stack");
+  }
+
+  void find_algorithm() {
+    const Library& lib = library();
+    cublasLtMatmulPreference_t preference = nullptr;
+    check(lib.make_preference(&preference), "a preference");
+    const size_t most = kWorkspaceBytes;
+    lib.set_preference(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most, sizeof most);
+    for (const auto which : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                             CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+      lib.set_preference(preference, which, &kAligned, sizeof kAligned);
+    }
+    int count = 0;
+    const cublasStatus_t status = lib.heuristic(library().handle, product_, first_, second_, result_, result_,
+                                                preference, 1, &choice_, &count);
+    lib.drop_preference(preference);
+    found_ = status == CUBLAS_STATUS_SUCCESS && count > 0 && choice_.state == CUBLAS_STATUS_SUCCESS;
+  }
+
+  Types types_;
+  bool f64_, found_ = false;
+  cublasLtMatmulDesc_t product_ = nullptr;
+  cublasLtMatrixLayout_t first_ = nullptr, second_ = nullptr, result_ = nullptr;
+  cublasLtMatmulHeuristicResult_t choice_ = {};
+};
+
+}  // namespace
+
+PreparedGemm prepare_gemm(const Gemm& gemm) {
+  // Products of nothing are zeros, which the plain kernel writes.
+  if (gemm.stack * gemm.m * gemm.n * gemm.k == 0 || gemm.stack > INT32_MAX || !library()) return {};
+  const auto matmul = std::make_shared<const Matmul>(gemm);
+  if (!matmul->found()) return {};
+  const bool swapped = gemm.y.column != 1;
+  return {matmul->workspace_bytes(), [matmul, swapped](const void* a, const void* b, void* y, void* workspace, void* stream) {
+            matmul->run(a, b, y, workspace, stream, swapped);
+          }};
+}
+
+}  // namespace meshard::cuda
