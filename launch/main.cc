@@ -20,7 +20,7 @@ namespace {
 constexpr double kMost = 1e15;
 
 std::vector<Flag> train_flags() {
-  std::vector<Flag> flags = model_flags();
+  std::vector<Flag> flags = with_optimize_flags(model_flags());
   for (Flag f : std::vector<Flag>{{Flag::text, "text", "FILE|DIR", "the text to train on, byte by byte"},
                                   {Flag::integer, "steps", "N", "training steps", 1, 1e12},
                                   {Flag::number, "rate", "X", "peak learning rate", 0, 1e3},
@@ -37,13 +37,13 @@ std::vector<Flag> train_flags() {
 }
 
 std::vector<Flag> partition_flags() {
-  return {{Flag::text, "plan", "FILE|NAME", "layouts by name, besides those in the text"},
-          {Flag::text, "mesh", "MESH", "overrides the plan's mesh"},
-          {Flag::boolean, "explain", "", "say for each collective why it is there"},
-          {Flag::text, "mode", "MODE", "auto, explicit or budget=BYTES"},
-          {Flag::boolean, "check", "", "run the program whole and in lockstep on random input and compare"},
-          {Flag::text, "json", "FILE", "write the bill as JSON"},
-          {Flag::text, "dump", "FOLDER", "write the program after each pass"}};
+  return with_optimize_flags({{Flag::text, "plan", "FILE|NAME", "layouts by name, besides those in the text"},
+                              {Flag::text, "mesh", "MESH", "overrides the plan's mesh"},
+                              {Flag::boolean, "explain", "", "say for each collective why it is there"},
+                              {Flag::text, "mode", "MODE", "auto, explicit or budget=BYTES"},
+                              {Flag::boolean, "check", "", "run the program whole and in lockstep on random input and compare"},
+                              {Flag::text, "json", "FILE", "write the bill as JSON"},
+                              {Flag::text, "dump", "FOLDER", "write the program after each pass"}});
 }
 
 std::vector<Flag> reshard_flags() {
@@ -92,6 +92,7 @@ int run_partition(Job& job, std::span<const std::string> words) {
     if (args.has("mesh")) text = with_mesh(text, Mesh::parse(args.text("mesh"), "--mesh"));
     program = parse_program(text, path, op_table());
     options.partition = parse_mode(args.text("mode", "auto"));
+    set_optimize(args, options);
     options.passes.dump = args.text("dump");
     const auto plan = args.has("plan") ? std::optional(load_plan(args.text("plan"))) : std::nullopt;
     if (args.has("explain")) explained = explain_plan(program, plan, program.mesh, options);

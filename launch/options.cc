@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -22,6 +23,38 @@ std::vector<Flag> model_flags() {
       {Flag::text, "dtype", "f32|f64", "of parameters and activations", 0, 0, {"f32", "f64", "bf16"}},
       {Flag::integer, "threads", "N", "of each kernel; default: the cores, shared by the ranks of the host", 1, 4096},
   };
+}
+
+std::vector<Flag> with_optimize_flags(std::vector<Flag> flags) {
+  constexpr double kMost = 1e15;
+  for (Flag f : std::vector<Flag>{
+           {Flag::text, "without", "NAMES", "rewrites to leave out: share, shorten, drop, regather, bucket, overlap, or all"},
+           {Flag::integer, "bucket", "BYTES", "the largest message put together of several; default 1 MiB", 0, kMost},
+           {Flag::integer, "memory", "BYTES", "of a device: what is over it is gathered again instead of kept", 1, kMost},
+           {Flag::boolean, "overlap", "", "start collectives early and wait for them late"}}) {
+    flags.push_back(std::move(f));
+  }
+  return flags;
+}
+
+void set_optimize(const Args& args, CompileOptions& options) {
+  OptimizeOptions& optimize = options.optimize;
+  options.memory_bytes = args.integer("memory", 0);
+  optimize.bucket_bytes = args.integer("bucket", optimize.bucket_bytes);
+  optimize.overlap = args.has("overlap");
+  const std::string list = args.text("without");
+  if (list == "all") optimize.on = false;
+  if (!args.has("without") || list == "all") return;
+  const std::vector<std::string> names = optimize_names();
+  for (size_t at = 0; at <= list.size();) {
+    const size_t end = std::min(list.find(',', at), list.size());
+    const std::string name = list.substr(at, end - at);
+    if (std::find(names.begin(), names.end(), name) == names.end()) {
+      throw UserError(fmt::format("--without: no rewrite \"{}\"; there are {}, and all{}", name, fmt::join(names, ", "), did_you_mean(name, names)));
+    }
+    options.passes.skip.push_back(name);
+    at = end + 1;
+  }
 }
 
 std::string read_text(const std::string& path, const char* what) {
@@ -93,6 +126,8 @@ TrainOptions model_options(const Args& args, const Job& job) {
   o.accumulate = args.integer("accumulate", 1);
   o.dtype = args.text("dtype", "f32") == "f64" ? Dtype::f64 : Dtype::f32;
   o.threads = static_cast<int>(args.integer("threads", default_threads(job)));
+  set_optimize(args, o.compile);
+  o.compile.threads = o.threads;
   if (o.batch % o.accumulate != 0) throw UserError(fmt::format("--batch {} does not divide into --accumulate {} micro-batches", o.batch, o.accumulate));
   return o;
 }

@@ -93,7 +93,7 @@ int run_diff(const Args& args, const Subject& s, const CompileOptions& options) 
 }  // namespace
 
 std::vector<Flag> plan_flags() {
-  std::vector<Flag> flags = model_flags();
+  std::vector<Flag> flags = with_optimize_flags(model_flags());
   for (Flag f : std::vector<Flag>{{Flag::boolean, "explain", "", "say for each collective why it is there"},
                                   {Flag::text, "html", "FILE", "write the program, its layouts and its bill as a page of one file"},
                                   {Flag::text, "diff", "A B", "what a change from plan A to plan B costs", 0, 0, {}, 2},
@@ -113,6 +113,7 @@ int run_plan(Job& job, std::span<const std::string> words) {
   CompileOptions options;
   options.threads = s.text ? 1 : s.model.threads;
   options.partition = parse_mode(args.text("mode", "auto"));
+  set_optimize(args, options);
   if (args.has("diff")) return run_diff(args, s, options);
   std::optional<Plan> plan;
   if (!s.text) plan = s.model.plan;

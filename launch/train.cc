@@ -80,14 +80,13 @@ Program trace_step(const TrainOptions& o) {
 Plan with_optional_lines(const Plan& plan) { return plan.all_optional(); }
 
 Programs compile_all(const TrainOptions& o, bool first) {
-  CompileOptions options;
-  options.threads = o.threads;
+  const CompileOptions& options = o.compile;
   Programs p;
   p.step = compile(trace_step(o), o.plan, o.mesh, options);
   const Plan lenient = with_optional_lines(o.plan);
   if (o.validate > 0) p.validate = compile(trace_validation(o), lenient, o.mesh, options);
   if (o.sample > 0) p.next = compile(trace_next(o.model, o.seq, o.dtype), lenient, o.mesh, options);
-  if (o.compare > 0 && first) p.alone = compile(without_layouts(trace_step(o)), options);
+  if (o.compare > 0 && first) p.alone = compile(without_layouts(trace_step(o)), {.threads = o.threads});
   return p;
 }
 

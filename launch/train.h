@@ -8,6 +8,7 @@
 #include "meshard/layout/plan.h"
 #include "meshard/models/model.h"
 #include "meshard/models/optimizer.h"
+#include "meshard/runtime/compile.h"
 
 namespace meshard {
 
@@ -24,6 +25,7 @@ struct TrainOptions {
   Dtype dtype = Dtype::f32;
   bool lockstep = false;
   int threads = 1;            // of each kernel
+  CompileOptions compile;     // the rewrites of the local program; threads as above
   std::string log;            // JSON lines; "" for none
   int64_t sample = 0;         // bytes to generate at the end
   int64_t compare = 0;        // losses of a run on one device to set beside this one's at the end

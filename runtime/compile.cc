@@ -1,5 +1,7 @@
 #include "meshard/runtime/compile.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 
@@ -38,8 +40,19 @@ void finish(Compiled& out, const CompileOptions& options) {
   timed("print local", [&] { out.digest_text = print(out.local); });
 }
 
+// A rewrite that is not on need not be left out.
+PassOptions without_absent(PassOptions options, const std::vector<Pass>& passes) {
+  if (options.skip.empty()) return options;
+  const std::vector<std::string> rewrites = optimize_names();
+  std::erase_if(options.skip, [&](const std::string& name) {
+    const auto is_it = [&](const Pass& pass) { return pass.name == name; };
+    return std::find(rewrites.begin(), rewrites.end(), name) != rewrites.end() && std::none_of(passes.begin(), passes.end(), is_it);
+  });
+  return options;
+}
+
 // The passes behind `pin`, the same for models with a plan and for program texts.
-Compiled run_pipeline(Program program, std::vector<Pass> passes, const CompileOptions& options) {
+Compiled run_once(Program program, std::vector<Pass> passes, const CompileOptions& options) {
   Compiled out;
   Origins origins;
   passes.push_back({"propagate", Level::closed, [&](const Program& p) { return propagate(p, &origins); }});
@@ -54,11 +67,46 @@ Compiled run_pipeline(Program program, std::vector<Pass> passes, const CompileOp
                       if (options.keep_closed) out.closed = p;
                       return partition(p, {}, &origins);
                     }});
+  for (Pass& pass : optimize_passes(options.optimize)) passes.push_back(std::move(pass));
   out.global = program;
-  out.local = run_passes(std::move(program), passes, options.passes, &out.times);
+  out.local = run_passes(std::move(program), passes, without_absent(options.passes, passes), &out.times);
   finish(out, options);
   if (options.keep_closed) out.origins = std::move(origins);
   return out;
+}
+
+// The step in the memory that a device has: with as few gathers repeated as do it.
+Compiled run_pipeline(const Program& program, const std::vector<Pass>& passes, const CompileOptions& options) {
+  Compiled best = run_once(program, passes, options);
+  const int64_t kept = best.bill.peak_bytes;
+  if (options.memory_bytes == 0 || kept <= options.memory_bytes) return best;
+  // Gaps are counted where nothing is put together yet, as regather sees them.
+  CompileOptions apart = options;
+  apart.optimize.bucket_bytes = 0;
+  apart.optimize.overlap = false;
+  const bool may = options.optimize.on && std::find(options.passes.skip.begin(), options.passes.skip.end(), "regather") == options.passes.skip.end();
+  int64_t low = 0, high = may ? gaps_to_regather(run_once(program, passes, apart).local) : 0;  // low is too few
+  const auto attempt = [&](int64_t count) {
+    CompileOptions again = options;
+    again.optimize.regather = count;
+    return run_once(program, passes, again);
+  };
+  if (high > 0) best = attempt(high);
+  if (best.bill.peak_bytes > options.memory_bytes) {
+    throw UserError(fmt::format("the step needs {} bytes on a device and has {}{}; split more values, or take a smaller batch", best.bill.peak_bytes,
+                                options.memory_bytes, high > 0 ? fmt::format(", although {} gathers are repeated ({} bytes without)", high, kept) : ""));
+  }
+  while (high - low > 1) {
+    const int64_t middle = low + (high - low) / 2;
+    Compiled step = attempt(middle);
+    if (step.bill.peak_bytes <= options.memory_bytes) {
+      best = std::move(step);
+      high = middle;
+    } else {
+      low = middle;
+    }
+  }
+  return best;
 }
 
 Compiled run(const Program& program, const Plan* plan, const Mesh& mesh, const CompileOptions& options) {
@@ -78,15 +126,21 @@ Compiled compile_in_mode(const Program& program, const Plan* plan, const std::op
     out.warnings = reshard_warnings(explain({.local = &out.local, .bill = &out.bill, .cost = {}, .least_bytes = kWarnBytes}));
     return out;
   }
+  // What is written is asked of each collective by itself, before some of them go together or become others.
+  const bool each = options.partition.mode == Mode::explicit_only;
   CompileOptions keeping = options;
   keeping.keep_closed = true;
   keeping.account = true;
+  if (each) keeping.optimize.on = false, keeping.memory_bytes = 0;
   Compiled out = run(program, plan, bound(plan), keeping);
   CompileOptions again;
   again.threads = options.threads;
+  again.optimize = keeping.optimize;
+  again.passes.skip = options.passes.skip;
   const Replan replan = [&](const Program& p, const Plan* with) { return run(p, with, bound(with), again).bill; };
   const Explanations all = explain({&out.closed, &out.origins, &out.local, &out.bill, {}, 0});
   enforce(options.partition, all, out.closed, program, plan, replan);
+  if (each && options.optimize.on) return run(program, plan, bound(plan), options);
   return out;
 }
 

@@ -1,6 +1,6 @@
 // compile: the pipeline on one page. From the global program and a plan to what each rank runs:
 //
-//   pin -> propagate -> lower -> partition -> flatten -> plan memory
+//   pin -> propagate -> lower -> partition -> optimize (share, shorten, drop, bucket) -> flatten -> plan memory
 //
 //   Compiled step = compile(trace.program(), plan, Mesh::parse("data=2, model=2"));
 //   fmt::print("{}", step.bill.table(false));
@@ -13,6 +13,7 @@
 #include "meshard/ir/pass.h"
 #include "meshard/layout/plan.h"
 #include "meshard/sharding/bill.h"
+#include "meshard/sharding/optimize.h"
 #include "meshard/sharding/partition.h"
 #include "meshard/sharding/propagate.h"
 
@@ -20,7 +21,11 @@ namespace meshard {
 
 struct CompileOptions {
   PartitionOptions partition;
-  PassOptions passes;
+  OptimizeOptions optimize;
+  PassOptions passes;  // passes.skip: also a single rewrite of optimize, by its name
+  // What a device has; 0: no limit. A step that needs more gathers values again instead of keeping them, as few as do it;
+  // if that is not enough, it is an error that names both numbers.
+  int64_t memory_bytes = 0;
   int threads = 1;  // of each kernel: workspaces depend on it
   bool account = true;  // false: bill and digest_text only where it talks, and no peak
   bool keep_closed = false;  // keep what explain reads: Compiled::closed and origins

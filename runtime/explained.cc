@@ -18,7 +18,7 @@ Explained explain_plan(const Program& program, const std::optional<Plan>& plan, 
   if (explaining.most_edits == 0) return out;
   CompileOptions again = options;
   again.partition = {};
-  again.passes = {};
+  again.passes = {.skip = options.passes.skip};
   const Replan replan = [&](const Program& p, const Plan* with) { return compiled(p, with, again).bill; };
   find_edits(out.why, out.step.closed, program, given, replan, explaining.most_edits);
   return out;

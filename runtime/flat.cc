@@ -182,6 +182,7 @@ class Flattener {
       }
       return false;
     }
+    if (maker.def->identity && !maker.def->collective) return false;  // writes nothing: another name for its operand
     if (!maker.guard.empty()) return false;
     for (size_t o = 0; o < maker.operands.size(); ++o) {
       if (maker.operands[o] != r.in_place) continue;

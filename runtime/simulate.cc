@@ -134,7 +134,7 @@ Program without_layouts(const Program& program) {
 }
 
 CheckResult check_partition(const Program& global, const Compiled& local, uint64_t seed, int threads) {
-  World whole(compile(without_layouts(global)), seed, threads), split(local, seed, threads);
+  World whole(compile(without_layouts(global), {.optimize = {.on = false}}), seed, threads), split(local, seed, threads);
   CheckResult out;
   const Function& main = global.main();
   for (const Return& r : main.returns) {

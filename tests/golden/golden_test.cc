@@ -1,7 +1,11 @@
 // Runs the files of tests/golden and tests/errors. A golden file is
 //
-//   // run: partition             what is done: parse, propagate, partition, collectives (partition, only those lines shown),
-//                                 explain (why each collective is there), or a mode: explicit, budget=BYTES (partition under it)
+//   // run: partition             what is done: parse, propagate, partition, optimize (partition and all rewrites), collectives
+//                                 (partition, only those lines shown), explain (why each collective is there), or a mode:
+//                                 explicit, budget=BYTES (partition under it)
+//   // only: share, bucket         of optimize: these rewrites alone; overlap is done only where it stands here
+//   // bucket: 4096               and the most bytes of a message
+//   // memory: 4096               of a device
 //   // trace: gpt-tiny:layers=2, batch 5, seq 6, plan tensor, mesh "model=3"     instead of a program: a model's training step
 //   // Why this file is there.
 //   <program>
@@ -76,18 +80,41 @@ struct Source {
   Program program;
   std::optional<Plan> plan;
   std::optional<Mesh> mesh;
-  Compiled compiled() const { return plan ? compile(program, *plan, mesh) : compile(program); }
+  CompileOptions options;
+  CompileOptions unoptimized() const {
+    CompileOptions o = options;
+    o.optimize.on = false;
+    o.memory_bytes = 0;
+    return o;
+  }
+  Compiled compiled(bool optimized) const {
+    const CompileOptions o = optimized ? options : unoptimized();
+    return plan ? compile(program, *plan, mesh, o) : compile(program, o);
+  }
 };
+
+CompileOptions options(const File& f) {
+  CompileOptions o;
+  const std::string only = f.directive("only"), bytes = f.directive("bucket");
+  if (!bytes.empty()) o.optimize.bucket_bytes = std::stoll(bytes);
+  if (const std::string memory = f.directive("memory"); !memory.empty()) o.memory_bytes = std::stoll(memory);
+  if (only.empty()) return o;
+  o.optimize.overlap = true;
+  for (const std::string& name : optimize_names()) {
+    if (!std::regex_search(only, std::regex("\\b" + name + "\\b"))) o.passes.skip.push_back(name);
+  }
+  return o;
+}
 
 Source source(const File& f) {
   const std::string trace = f.directive("trace");
-  if (trace.empty()) return {parse_program(f.program, f.path.filename().string(), op_table()), {}, {}};
+  if (trace.empty()) return {parse_program(f.program, f.path.filename().string(), op_table()), {}, {}, options(f)};
   std::smatch m;
   REQUIRE(std::regex_match(trace, m, std::regex("(.*), batch ([0-9]+), seq ([0-9]+), plan ([a-z0-9_]+), mesh \"(.*)\"")));
   Trace t(op_table());
   const ModelConfig config = model_config(m[1].str());
   trace_train_step(t, config, std::stoi(m[2].str()), std::stoi(m[3].str()), AdamWConfig{}, 1);
-  return {t.program(), Plan::parse(*builtin_plan(m[4].str()), m[4].str() + ".plan"), Mesh::parse(m[5].str())};
+  return {t.program(), Plan::parse(*builtin_plan(m[4].str()), m[4].str() + ".plan"), Mesh::parse(m[5].str()), options(f)};
 }
 
 // The collectives of a program, under the names of their functions.
@@ -106,11 +133,12 @@ std::string result(const File& f, const Source& s) {
   const std::string run = f.directive("run");
   if (run == "parse") return print(s.program);
   if (run == "propagate") return print(propagate(s.program));
-  if (run == "partition") return print(s.compiled().local);
-  if (run == "collectives") return collectives(s.compiled().local);
-  if (run == "explain") return explain_plan(s.program, s.plan, s.mesh).why.text();
+  if (run == "partition") return print(s.compiled(false).local);
+  if (run == "optimize") return print(s.compiled(true).local);
+  if (run == "collectives") return collectives(s.compiled(false).local);
+  if (run == "explain") return explain_plan(s.program, s.plan, s.mesh, s.options).why.text();
   if (run == "explicit" || run.starts_with("budget=")) {
-    CompileOptions options;
+    CompileOptions options = s.options;
     options.partition = parse_mode(run);
     return print((s.plan ? compile(s.program, *s.plan, s.mesh, options) : compile(s.program, options)).local);
   }
@@ -136,12 +164,17 @@ TEST_CASE("golden programs") {
       const std::string text = print(s.program);
       CHECK(print(parse_program(text, "again", op_table())) == text);
       if (f.directive("run") == "parse" && !s.program.mesh) continue;
-      const Compiled compiled = s.compiled();
-      const std::string local = print(compiled.local);
-      CHECK(print(parse_program(local, "local", op_table())) == local);
-      const CheckResult check = check_partition(s.program, compiled, 7);
-      INFO(check.text());
-      CHECK(check.good(2e-4));
+      const int64_t partitioned = s.compiled(false).bill.bytes_all_devices;
+      for (const bool optimized : {false, true}) {
+        INFO((optimized ? "optimized" : "partitioned"));
+        const Compiled compiled = s.compiled(optimized);
+        CHECK(compiled.bill.bytes_all_devices <= partitioned);
+        const std::string local = print(compiled.local);
+        CHECK(print(parse_program(local, "local", op_table())) == local);
+        const CheckResult check = check_partition(s.program, compiled, 7);
+        INFO(check.text());
+        CHECK(check.good(2e-4));
+      }
     }
   }
 }

@@ -36,11 +36,12 @@ TEST_CASE("four micro-batches give the losses of the large batch") {
 std::map<std::string, int64_t> reductions(const Bill& bill, const std::string& param) {
   std::map<std::string, int64_t> out;
   for (const BillLine& line : bill.lines) {
-    const size_t colon = line.value.rfind('%');
-    const std::string value = line.value.substr(colon + 1);
-    for (const std::string part : {".d", ".grad", ".total", ".sum", ".sum.new"}) {
-      if (value == param + part || value.starts_with(param + part + "@"))
-        out[std::string(name(line.kind))] += line.count;
+    for (const std::string& full : line.values) {
+      const std::string value = full.substr(full.rfind('%') + 1);
+      for (const std::string part : {".d", ".grad", ".total", ".sum", ".sum.new"}) {
+        if (value == param + part || value.starts_with(param + part + "@"))
+          out[std::string(name(line.kind))] += line.count;
+      }
     }
   }
   return out;

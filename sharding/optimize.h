@@ -1,0 +1,54 @@
+// optimize: rewrites of the local program, each a pass of its own that can be left out by name.
+//
+//   for (const Pass& pass : optimize_passes(options)) local = pass.run(local);
+//
+//   name     | what it does
+//   ---------|---------------------------------------------------------------------------------------------------------
+//   share    | what two ops make alike is made once: gathers of one value, and other ops but those that are cheap to
+//            | make again (OpDef::remake), which autodiff repeats on purpose so that nothing lives from forward to
+//            backward
+//   shorten  | collectives in a row become the planner's steps from the first layout to the last, where those move
+//   less:
+//            | all_reduce and slice become reduce_scatter
+//   drop     | ops, results of functions, and functions that nobody needs go
+//   regather | gathered values that are read far apart are gathered again, where a memory limit asks for it
+//   bucket   | reductions or gathers of one group that do not wait for one another become one message
+//   overlap  | collectives are started as soon as they can be and waited for where their result is read
+//
+// Values keep their names, and main its parameters and returned values. `erase` gives the global program back from what
+// partition leaves, not from what these leave.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "meshard/ir/pass.h"
+
+namespace meshard {
+
+struct OptimizeOptions {
+  bool on = true;  // false: none of the passes
+  // The largest message that bucket puts together, in bytes of the device that holds most. A value that is larger
+  // travels alone: its message is long enough, and the copy into the message would cost.
+  int64_t bucket_bytes = int64_t{1} << 20;
+  // In how many gaps between two reads regather gives a gathered value up; compile() sets it to meet memory_bytes.
+  int64_t regather = 0;
+  // Off, since no communicator makes progress between start and wait yet: it would only cost memory.
+  bool overlap = false;
+};
+
+// The passes in their order. Each takes and leaves Level::local.
+std::vector<Pass> optimize_passes(const OptimizeOptions& options = {});
+// Their names, with or without overlap: what may stand behind --without.
+std::vector<std::string> optimize_names();
+
+Program share(const Program& local);
+Program shorten(const Program& local);
+Program drop(const Program& local);
+// The widest `count` of the gaps that there are; fewer if there are fewer.
+Program regather(const Program& local, int64_t count);
+int64_t gaps_to_regather(const Program& local);
+Program bucket(const Program& local, int64_t bytes);
+Program overlap(const Program& local);
+
+}  // namespace meshard

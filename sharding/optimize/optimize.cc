@@ -1,0 +1,27 @@
+#include "meshard/sharding/optimize.h"
+
+namespace meshard {
+
+std::vector<Pass> optimize_passes(const OptimizeOptions& options) {
+  std::vector<Pass> passes;
+  if (!options.on) return passes;
+  const auto add = [&](const char* name, std::function<Program(const Program&)> run) {
+    passes.push_back({name, Level::local, std::move(run)});
+  };
+  add("share", share);
+  add("shorten", shorten);
+  add("drop", drop);
+  if (options.regather > 0)
+    add("regather", [count = options.regather](const Program& p) { return regather(p, count); });
+  add("bucket", [bytes = options.bucket_bytes](const Program& p) { return bucket(p, bytes); });
+  if (options.overlap) add("overlap", overlap);
+  return passes;
+}
+
+std::vector<std::string> optimize_names() {
+  std::vector<std::string> names;
+  for (const Pass& pass : optimize_passes({.regather = 1, .overlap = true})) names.push_back(pass.name);
+  return names;
+}
+
+}  // namespace meshard
