@@ -28,6 +28,8 @@ std::vector<Flag> train_flags() {
                                   {Flag::integer, "seed", "N", "of initial values and data", 0, kMost},
                                   {Flag::boolean, "lockstep", "", "all devices of the mesh in this process"},
                                   {Flag::text, "log", "FILE", "one JSON object a step"},
+                                  {Flag::text, "trace", "FILE", "a trace of a few steps, for chrome://tracing or ui.perfetto.dev"},
+                                  {Flag::integer, "trace-steps", "N", "how many, after the first two where there are more", 1, 1000},
                                   {Flag::integer, "sample", "N", "bytes to generate at the end", 0, 1e6},
                                   {Flag::integer, "compare", "N", "losses of a run on one device to print beside this run's", 0, 1e6},
                                   {Flag::integer, "validate", "N", "held-out batches at the end", 0, 1e6}}) {
@@ -64,6 +66,8 @@ int run_train(Job& job, std::span<const std::string> words) {
     o.seed = static_cast<uint64_t>(args.integer("seed", 0));
     o.lockstep = args.has("lockstep");
     o.log = args.text("log");
+    o.trace = args.text("trace");
+    o.trace_steps = args.integer("trace-steps", 3);
     o.sample = args.integer("sample", 0);
     o.compare = args.integer("compare", 0);
     o.validate = args.integer("validate", 8);

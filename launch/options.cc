@@ -1,6 +1,7 @@
 #include "meshard/launch/options.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -128,6 +129,9 @@ TrainOptions model_options(const Args& args, const Job& job) {
   o.threads = static_cast<int>(args.integer("threads", default_threads(job)));
   set_optimize(args, o.compile);
   o.compile.threads = o.threads;
+  if (const int64_t cores = sysconf(_SC_NPROCESSORS_ONLN); cores > 0 && o.threads > cores) {
+    throw UserError(fmt::format("--threads {}, but this host has {} core{}; give at most {}", o.threads, cores, cores == 1 ? "" : "s", cores));
+  }
   if (o.batch % o.accumulate != 0) throw UserError(fmt::format("--batch {} does not divide into --accumulate {} micro-batches", o.batch, o.accumulate));
   return o;
 }

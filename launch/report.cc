@@ -1,11 +1,17 @@
 #include "meshard/launch/report.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <thread>
+
+#include "meshard/kernels/machine.h"
 
 namespace meshard {
 namespace {
@@ -77,6 +83,42 @@ bool report_communication(Job& job, std::span<Communicator* const> devices, cons
   if (seen.size() > kShown) fmt::print("  ... and {} more\n", seen.size() - kShown);
   fmt::print("  {}\n\n", equal ? "what was seen is what was billed" : "SEEN AND BILLED DIFFER");
   return equal;
+}
+
+void report_steps(Job& job, const Profile& profile, const Executor& run, int threads, double flops_per_step) {
+  const MachineBounds mine = measure_machine(threads);
+  double exposed = 0;
+  for (const Profile::Line& line : profile.lines()) exposed += line.collective ? line.seconds : 0;
+  rusage use{};
+  getrusage(RUSAGE_SELF, &use);
+  const double runs = static_cast<double>(std::max<int64_t>(1, profile.runs()));
+  double matmul = 0, copy = 0, least = INFINITY, most = 0;
+  int64_t resident = 0;
+  for (const std::string& s : job.gather(fmt::format("{} {} {} {}", mine.matmul_flops, mine.copy_bytes, exposed / runs, use.ru_maxrss))) {
+    std::istringstream in(s);
+    double flops = 0, bytes = 0, seconds = 0;
+    int64_t kib = 0;
+    in >> flops >> bytes >> seconds >> kib;
+    matmul += flops;
+    copy += bytes;
+    least = std::min(least, seconds);
+    most = std::max(most, seconds);
+    resident = std::max(resident, kib * 1024);
+  }
+  if (!job.first() || profile.runs() == 0) return;
+  const double step = profile.seconds() / runs;
+  fmt::print("time of a step on {}, mean of {}: {:.2f} ms\n{}", run.devices() > 1 ? "all devices in turn" : "device 0", profile.runs(), 1e3 * step,
+             profile.table());
+  if (job.size() > 1) fmt::print("  exposed communication of a step: {:.2f} ms to {:.2f} ms, by rank\n", 1e3 * least, 1e3 * most);
+  int64_t allocated = 0, planned = 0;
+  for (int d = 0; d < run.devices(); ++d) {
+    allocated = std::max(allocated, run.allocated_bytes(d));
+    planned = std::max(planned, run.memory(d).peak_bytes());
+  }
+  fmt::print("  {:.4g} GFLOP/s over the whole step: {:.0f} % of the {:.4g} that a plain matrix product reaches here; a copy moves {:.1f} GB/s\n"
+             "  memory of a device: planned {}, allocated {}; the largest process has held {}\n\n",
+             flops_per_step / step * 1e-9, 100 * flops_per_step / step / matmul, matmul * 1e-9, copy * 1e-9, bytes_text(planned), bytes_text(allocated),
+             bytes_text(resident));
 }
 
 std::string printable(const std::string& bytes) {

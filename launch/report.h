@@ -8,6 +8,7 @@
 #include "meshard/layout/plan.h"
 #include "meshard/models/model.h"
 #include "meshard/runtime/compile.h"
+#include "meshard/runtime/profile.h"
 
 namespace meshard {
 
@@ -22,6 +23,10 @@ std::string log_header(const ModelConfig& model, const Plan& plan, const Compile
 
 // Prints a table of each rank's bytes against the bill; true if they are equal on all devices. Collective over the job.
 bool report_communication(Job& job, std::span<Communicator* const> devices, const Bill& bill, int64_t steps, int64_t received);
+
+// Where the time and the memory of the steps went, against what this machine can do, measured here by all processes at the
+// same time. Rank 0 prints its own times and everybody's communication. Collective over the job.
+void report_steps(Job& job, const Profile& profile, const Executor& run, int threads, double flops_per_step);
 
 // Control bytes and broken UTF-8 shown as "\x1b": a sample must not drive a terminal.
 std::string printable(const std::string& bytes);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <climits>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -14,10 +15,13 @@
 #include "meshard/launch/progress.h"
 #include "meshard/launch/report.h"
 #include "meshard/launch/text_data.h"
+#include "meshard/launch/trace_file.h"
 #include "meshard/models/train_step.h"
 #include "meshard/ops/functions.h"
 #include "meshard/ops/table.h"
 #include "meshard/runtime/executor.h"
+#include "meshard/runtime/finite.h"
+#include "meshard/runtime/profile.h"
 #include "meshard/runtime/simulate.h"
 
 namespace meshard {
@@ -195,6 +199,21 @@ bool print_comparison(const std::vector<double>& ours, const std::vector<double>
   return worst <= tolerance;
 }
 
+// Ends the run and says where the numbers went wrong. The parameters are as before the step: see adamw_update.
+[[noreturn]] void not_finite(Job& job, Executor& e, int64_t step, double loss, double grad_norm) {
+  const auto number = [](double x) { return std::isnan(x) ? "nan" : fmt::format("{:.6g}", x); };
+  e.set_profile(nullptr);
+  const auto found = first_not_finite(e);
+  int first = INT_MAX;
+  std::string where = "run again, the step gives finite numbers alone";
+  for (const std::string& s : job.gather(found ? fmt::format("{} {}", found->step, found->text) : "")) {
+    if (s.empty() || std::stoi(s) >= first) continue;
+    first = std::stoi(s);
+    where = "it begins where " + s.substr(s.find(' ') + 1);
+  }
+  throw UserError(fmt::format("step {}: the loss is {}, the gradient's norm {}: {}; try a lower --rate or a longer --warmup", step + 1, number(loss), number(grad_norm), where));
+}
+
 }  // namespace
 
 int train(Job& job, const TrainOptions& o) {
@@ -228,7 +247,13 @@ int train(Job& job, const TrainOptions& o) {
     log.open(o.log, std::ios::trunc);
     if (!log) error = fmt::format("cannot write the log {}; check the folder and its permissions", o.log);
   }
+  std::ofstream trace;
+  if (!o.trace.empty() && job.first()) {
+    trace.open(o.trace, std::ios::trunc);
+    if (!trace) error = fmt::format("cannot write the trace {}; check the folder and its permissions", o.trace);
+  }
   job.agree(error);
+  if (job.first()) print_warnings(step);
   const double flops_per_token = train_flops_per_token(o.model, o.seq);
   if (job.first()) {
     print_plan(o.model, o.plan.file(), step, o.batch, o.seq, flops_per_token);
@@ -249,6 +274,10 @@ int train(Job& job, const TrainOptions& o) {
     std::fflush(stdout);
   }
 
+  // The first steps touch memory for the first time.
+  const int64_t warm = o.steps > 4 ? 2 : 0;
+  Profile profile(*e, {.events_from = warm, .events_until = o.trace.empty() ? 0 : warm + o.trace_steps, .sums_from = warm});
+  e->set_profile(&profile);
   const int64_t tokens_per_step = o.batch * o.seq;
   Progress progress(o.steps, tokens_per_step, job.first());
   std::vector<double> losses;
@@ -264,6 +293,7 @@ int train(Job& job, const TrainOptions& o) {
     const int64_t before = devices[0]->received_bytes();
     e->run();
     const double loss = e->scalar("loss"), grad_norm = e->scalar("grad_norm");
+    if (!std::isfinite(loss) || !std::isfinite(grad_norm)) not_finite(job, *e, done, loss, grad_norm);
     losses.push_back(loss);
     const double seconds = progress.step(done, loss, grad_norm, rate);
     if (log.is_open()) {
@@ -278,6 +308,8 @@ int train(Job& job, const TrainOptions& o) {
     stopped = job.any_stop();
   }
   progress.finish();
+  if (!o.trace.empty()) write_trace(job, profile, devices, step.bill.mesh.str(), trace);
+  report_steps(job, profile, *e, o.threads, flops_per_token * static_cast<double>(tokens_per_step));
   e.reset();  // validation, sample and comparison each take its memory in turn
   if (stopped && job.first()) fmt::print("stopped after step {} by a signal\n", done);
 

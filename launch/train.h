@@ -27,6 +27,8 @@ struct TrainOptions {
   int threads = 1;            // of each kernel
   CompileOptions compile;     // the rewrites of the local program; threads as above
   std::string log;            // JSON lines; "" for none
+  std::string trace;          // of a few steps, for chrome://tracing; "" for none
+  int64_t trace_steps = 3;
   int64_t sample = 0;         // bytes to generate at the end
   int64_t compare = 0;        // losses of a run on one device to set beside this one's at the end
   int64_t validate = 8;       // held-out batches at the end

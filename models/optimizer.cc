@@ -33,7 +33,9 @@ class AdamW {
     Value norm = sqrt(gather()).named("grad_norm");  // []
     Value clip = fill(main_, 1, norm.type());        // []: what gradients are multiplied by
     if (config_.clip_norm > 0) clip = minimum(clip, fill(main_, config_.clip_norm, norm.type()) / (norm + 1e-6));
-    clip = clip.named("clip");
+    // Not a number unless the norm is finite: then adamw leaves everything as it is, and the step can be looked at, or
+    // taken again with another scale of the loss.
+    clip = (clip + 0 * norm).named("clip");
     for (const Value& p : params_) {
       trace_.state(p.name() + ".m", p, p.shape(), {});
       trace_.state(p.name() + ".v", p, p.shape(), {});

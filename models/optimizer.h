@@ -27,7 +27,7 @@ double learning_rate(int64_t step, const ScheduleConfig& config);
 // Adds to main: the states X.m and X.v of each parameter X, each gradient as the optimizer reads it (X.total), the norm
 // over all of them, and the new X, X.m and X.v, returned in place. Parameters of a function called by main are updated
 // by one function for all its calls. `params` are parameters of main, `gradients` one for each; rate and step [] of the
-// trace's dtype, step from 1. Gives the norm before clipping, named grad_norm.
+// trace's dtype, step from 1. Gives the norm before clipping, named grad_norm. Where it is not finite, nothing is updated.
 Value adamw_update(Trace& trace, const std::vector<Value>& params, const std::vector<Value>& gradients, Value rate,
                    Value step, const AdamWConfig& config);
 

@@ -8,7 +8,7 @@ namespace meshard {
 const OpDef& adamw_op() {
   static const OpDef def = {
       .name = "adamw",
-      .purpose = "w, m, v after one step of AdamW with gradient scale g; step counts from 1",
+      .purpose = "w, m, v after one step of AdamW with gradient scale g, as they were where g is not finite; step counts from 1",
       .rule = "..., ..., ..., ..., , , -> ..., ..., ...",
       .attributes = {{"beta1", 0.9}, {"beta2", 0.95}, {"eps", 1e-8}, {"decay", 0.0}},
       .results = 3,

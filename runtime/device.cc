@@ -351,6 +351,12 @@ std::vector<Rank> devices_to_plan(const Mesh& mesh, AtomSet by) {
 
 }  // namespace
 
+double step_flops(const Program& local, const Flat& flat, const FlatStep& step, Rank rank) {
+  double points = 1;
+  for (const Block& b : op_blocks(local, flat, step, rank).factors) points *= static_cast<double>(b.size);
+  return points * step.op->def->flops_per_point;
+}
+
 PlannedDevice plan_device(const Program& local, Rank rank, const ExecutorOptions& options) {
   Preparations known(local, options);
   PlannedDevice d = outline(local, rank, known);

@@ -43,6 +43,9 @@ CollectiveStep plan_message(const Mesh& mesh, const Flat& flat, const FlatStep& 
 // What the step does to value `i`.
 ReshardStep reshard_step(const Flat& flat, const FlatStep& step, size_t i);
 
+// Of a kernel's step, on the device's blocks.
+double step_flops(const Program& local, const Flat& flat, const FlatStep& step, Rank rank);
+
 struct PlannedDevice {
   Rank rank{};
   Flat flat;

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "meshard/runtime/device.h"
+#include "meshard/runtime/profile.h"
 
 namespace meshard {
 namespace {
@@ -228,6 +229,8 @@ void Executor::place(Part part, int index, int device, void* at) {
 
 int Executor::shares(int result) const { return devices_.front()->shares(static_cast<size_t>(result)); }
 int Executor::inputs() const { return static_cast<int>(devices_.front()->plan.flat.params.size()); }
+int Executor::devices() const { return static_cast<int>(devices_.size()); }
+Rank Executor::rank(int device) const { return devices_[static_cast<size_t>(device)]->plan.rank; }
 int Executor::results() const { return static_cast<int>(devices_.front()->plan.flat.results.size()); }
 const Flat& Executor::flat(int device) const { return devices_[static_cast<size_t>(device)]->plan.flat; }
 
@@ -278,6 +281,20 @@ void Executor::set_scalar(std::string_view name, double value) {
 }
 
 void Executor::run() {
+  if (profile_ == nullptr) return run_steps<false>();
+  profile_->begin_run();
+  run_steps<true>();
+  profile_->end_run();
+}
+
+template <bool profiled>
+void Executor::run_steps() {
+  const auto timed = [this](size_t device, size_t step, Profile::Phase phase, const auto& work) {
+    if constexpr (!profiled) return work();
+    const int64_t begin = Profile::now();
+    work();
+    profile_->add(static_cast<int>(device), static_cast<int>(step), phase, begin, Profile::now());
+  };
   const std::vector<FlatStep>& steps = devices_.front()->plan.flat.steps;
   for (size_t i = 0; i < steps.size(); ++i) {
     size_t next = i;
@@ -299,20 +316,22 @@ void Executor::run() {
         break;
       }
       default:
-        for (auto& d : devices_) {
+        for (size_t n = 0; n < devices_.size(); ++n) {
+          Device* const d = devices_[n].get();
           switch (d->plan.flat.steps[i].kind) {
             case FlatStep::kernel:
-              d->plan.kernels[i]->run({d->pointers[i].operands, d->pointers[i].results, d->scratch[i]});
+              timed(n, i, Profile::work, [&] { d->plan.kernels[i]->run({d->pointers[i].operands, d->pointers[i].results, d->scratch[i]}); });
               break;
-            case FlatStep::copy: d->copy(i); break;
-            case FlatStep::collective: d->start(i); break;
+            case FlatStep::copy: timed(n, i, Profile::work, [&] { d->copy(i); }); break;
+            case FlatStep::collective: timed(n, i, Profile::start, [&] { d->start(i); }); break;
             default: break;
           }
         }
-        for (auto& d : devices_) {
+        for (size_t n = 0; n < devices_.size(); ++n) {
+          Device* const d = devices_[n].get();
           const FlatStep& step = d->plan.flat.steps[i];
-          if (step.kind == FlatStep::collective && !step.start) d->finish(i);
-          if (step.kind == FlatStep::wait) d->finish(static_cast<size_t>(step.partner));
+          if (step.kind == FlatStep::collective && !step.start) timed(n, i, Profile::wait, [&] { d->finish(i); });
+          if (step.kind == FlatStep::wait) timed(n, i, Profile::wait, [&] { d->finish(static_cast<size_t>(step.partner)); });
         }
     }
     if (observer_) {
@@ -366,6 +385,29 @@ int64_t Executor::allocated_bytes(int device) const {
 }
 
 const MemoryPlan& Executor::memory(int device) const { return devices_[static_cast<size_t>(device)]->plan.memory; }
+
+void Executor::set_profile(Profile* profile) { profile_ = profile; }
+
+StepInfo Executor::step_info(int device, int step) const {
+  const PlannedDevice& plan = devices_[static_cast<size_t>(device)]->plan;
+  const auto i = static_cast<size_t>(step);
+  const FlatStep& s = plan.flat.steps[i];
+  StepInfo info;
+  info.place = s.place;
+  if (s.kind == FlatStep::copy) info.name = "copy";
+  if (s.kind == FlatStep::kernel || s.kind == FlatStep::collective) info.name = s.fetch != nullptr ? "exchange" : s.op->def->name;
+  if (!s.results.empty()) {
+    const FlatValue& v = plan.flat.values[static_cast<size_t>(s.results[0])];
+    info.result = fmt::format("%{}: {} {}", v.name, v.type.str(), v.layout.str(*program_->mesh));
+  }
+  if (plan.collectives[i] != nullptr) {
+    info.collective = true;
+    info.bytes = plan.collectives[i]->call.kind == Collective::slice ? 0 : received_bytes(plan.collectives[i]->call);
+  } else if (s.kind == FlatStep::kernel) {
+    info.flops = step_flops(*program_, plan.flat, s, plan.rank);
+  }
+  return info;
+}
 
 void Executor::set_observer(std::function<void(int, const Flat&, int)> observer) { observer_ = std::move(observer); }
 

@@ -25,6 +25,9 @@ struct ExecutorOptions {
   bool borrow = false;    // memory is the caller's: see Executor::place
 };
 
+class Profile;   // runtime/profile.h
+struct StepInfo;
+
 class Executor {
  public:
   // `state` may be null for programs without parameters. Before the first collective the digests of all ranks are compared.
@@ -54,6 +57,8 @@ class Executor {
   int shares(int result) const;
   int inputs() const;
   int results() const;
+  int devices() const;  // of this process
+  Rank rank(int device) const;
   const Flat& flat(int device = 0) const;
 
   // Bytes per device that this executor has allocated, with its State: equal to the plan's peak.
@@ -62,15 +67,22 @@ class Executor {
   // Called after every step with the device, the step's index and name; for traces and checks. Null: nothing.
   void set_observer(std::function<void(int device, const Flat&, int step)> observer);
 
+  // Times every step from here on; null: none. The profile was made for this executor and outlives its runs.
+  void set_profile(Profile* profile);
+  StepInfo step_info(int device, int step) const;
+
   // The block of any flat value of a device, for observers.
   View value(int device, int flat_value) const;
 
  private:
   struct Device;
+  template <bool profiled>
+  void run_steps();
   void check_bounds(std::string_view name, const View& global) const;
   std::unique_ptr<Program> program_;
   std::vector<std::unique_ptr<Device>> devices_;
   std::function<void(int, const Flat&, int)> observer_;
+  Profile* profile_ = nullptr;
 };
 
 }  // namespace meshard

@@ -7,6 +7,7 @@
 #include "meshard/kernels/cpu/cpu.h"
 #include "meshard/kernels/cpu/vec-inl.h"
 
+#include <algorithm>
 #include <cmath>
 
 HWY_BEFORE_NAMESPACE();
@@ -69,6 +70,12 @@ Prepared adamw(const KernelSpec& spec) {
             AdamwStep now = fixed;
             now.rate = in<float>(call, 4)[0];
             now.clip = in<float>(call, 5)[0];
+            if (!std::isfinite(now.clip)) {
+              for (size_t r = 0; r < 3; ++r) {
+                if (in<float>(call, r) != out<float>(call, r)) std::copy_n(in<float>(call, r), n, out<float>(call, r));
+              }
+              return;
+            }
             const double step = in<float>(call, 6)[0];
             now.correct1 = static_cast<float>(1 / (1 - std::pow(beta1, step)));
             now.correct2 = static_cast<float>(1 / (1 - std::pow(beta2, step)));

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "meshard/kernels/reference/reference.h"
@@ -17,6 +18,12 @@ Prepared adamw(const KernelSpec& spec) {
               const double step = load_number(call.operands[6], scalars[2], 0);
               const A rate = static_cast<A>(load_number(call.operands[4], scalars[0], 0));
               const A clip = static_cast<A>(load_number(call.operands[5], scalars[1], 0));
+              if (!std::isfinite(clip)) {
+                for (size_t r = 0; r < 3; ++r) {
+                  if (call.operands[r] != call.results[r]) std::copy_n(in<T>(call, r), n, out<T>(call, r));
+                }
+                return;
+              }
               const A correct1 = static_cast<A>(1 / (1 - std::pow(beta1, step)));
               const A correct2 = static_cast<A>(1 / (1 - std::pow(beta2, step)));
               const A keep1 = static_cast<A>(beta1), keep2 = static_cast<A>(beta2);

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# What a training run says about itself: time by op, the trace, numbers that are not finite.
+source "$(dirname "$0")/lib.sh" "$@"
+
+wants 0 "$meshard" train "${small[@]}" --validate 0 --steps 6 --text text --lockstep --plan data --mesh data=2 --trace trace.json --trace-steps 2
+printed "time of a step on all devices in turn, mean of 4"
+printed "einsum"
+printed "all_reduce"
+printed "memory of a device: planned "
+json trace.json 'j["otherData"]["version"] == 1 and j["otherData"]["mesh"] == "data=2"'
+json trace.json '{e["args"]["run"] for e in j["traceEvents"] if e["ph"] == "X"} == {2, 3}'
+json trace.json '{e["pid"] for e in j["traceEvents"] if e["ph"] == "X"} == {0, 1}'
+json trace.json 'any(e["args"]["bytes"] > 0 and "f32" in e["args"]["gives"] for e in j["traceEvents"] if e.get("cat") == "communication")'
+json trace.json 'min(e["ts"] for e in j["traceEvents"] if e["ph"] == "X") >= 0'
+
+refused "cannot write the trace none/trace.json; check the folder and its permissions" \
+  "$meshard" train "${tiny[@]}" --text text --trace none/trace.json
+cores=$(getconf _NPROCESSORS_ONLN)
+refused "--threads $((cores + 1)), but this host has $cores cores; give at most $cores" "$meshard" train "${small[@]:0:6}" --steps 2 --text text --threads $((cores + 1))
+# Such a rate throws the weights away: the step and the op in which it shows are named.
+wants 2 "$meshard" train "${small[@]}" --text text --steps 3000 --rate 1000 --warmup 0
+pattern="^meshard: step [0-9]+: the loss is .*, the gradient's norm (inf|nan): it begins where .* gives (inf|-inf|nan) in %.*on rank 0; "
+pattern+='the largest number in its operands is .*; try a lower --rate or a longer --warmup$'
+[[ $(cat err) =~ $pattern ]] || fail "numbers that are not finite: $(cat err)"
+finish
