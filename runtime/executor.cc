@@ -395,7 +395,7 @@ StepInfo Executor::step_info(int device, int step) const {
   StepInfo info;
   info.place = s.place;
   if (s.kind == FlatStep::copy) info.name = "copy";
-  if (s.kind == FlatStep::kernel || s.kind == FlatStep::collective) info.name = s.fetch != nullptr ? "exchange" : s.op->def->name;
+  if (s.kind == FlatStep::kernel || s.kind == FlatStep::collective) info.name = s.fetch != nullptr ? name(Collective::exchange) : s.op->def->name;
   if (!s.results.empty()) {
     const FlatValue& v = plan.flat.values[static_cast<size_t>(s.results[0])];
     info.result = fmt::format("%{}: {} {}", v.name, v.type.str(), v.layout.str(*program_->mesh));

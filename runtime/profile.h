@@ -20,7 +20,7 @@ namespace meshard {
 
 // What a step of a program is, for people: see Executor::step_info.
 struct StepInfo {
-  std::string name;    // the op's: "einsum", "all_reduce"; "copy"; "" for steps that only steer
+  std::string name;    // the op's or the collective's; "copy"; "" for steps that only steer
   std::string place;   // "block.3: %h = einsum"
   std::string result;  // "%h: f32[32, 1024] [data, -]"
   bool collective = false;
