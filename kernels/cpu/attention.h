@@ -1,24 +1,64 @@
-// The inner loops of attention, of one instruction set.
+// Attention of one block of queries, of one instruction set. Keys are taken in blocks: a thread holds the scores of 64
+// queries and 128 (forward) or 64 (backward) keys, whatever the length.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 namespace meshard::cpu {
 
-constexpr int64_t kColumns = 16;  // what widths of panels are rounded up to, in elements
+constexpr int64_t kColumns = 16;  // what widths of rows are rounded up to, in elements
+constexpr int64_t kQueries = 64;  // queries in a block
+constexpr int64_t kKeys = 128;    // keys in a block of the forward pass
+constexpr int64_t kKeysBack = 64;
+
+// Queries of one head and the keys they see.
+struct AttentionRows {
+  int64_t rows = 0;   // at most kQueries
+  int64_t s = 0;      // keys
+  int64_t e = 0;      // of a key, and rounded up to kColumns: of a value, a result and a gradient
+  int64_t width = 0;
+  int64_t first = 0;  // keys that the first query sees, were there enough
+  bool causal = true;
+  float scale = 1;
+
+  int64_t seen(int64_t row) const { return causal ? std::min(first + row, s) : s; }
+};
+
+// Rows of `ld` elements. "panels": see AttentionFns::turn.
+struct AttentionForward {
+  AttentionRows at;
+  const float* q = nullptr;  // at q[row * q_row + e * q_e]
+  int64_t q_row = 0, q_e = 1;
+  const float* keys = nullptr;  // panels
+  const float* values = nullptr;
+  int64_t ld_values = 0;
+  float* scores = nullptr;  // [64, 128]
+  float* o = nullptr;       // [64, width]
+  float* lse = nullptr;     // [64]
+};
+
+struct AttentionBackward {
+  AttentionRows at;
+  const float *q = nullptr, *dout = nullptr, *keys = nullptr;
+  int64_t ld_q = 0, ld_dout = 0, ld_keys = 0;
+  const float *key_panels = nullptr, *value_panels = nullptr;
+  const float *lse = nullptr, *total = nullptr;  // [64] each; total: the sums over e of o times its cotangent
+  float *p = nullptr, *dp = nullptr;             // [64, 64] each
+  float* dq = nullptr;                           // [64, width]
+  float *dk = nullptr, *dv = nullptr;            // [s, width]: added to
+};
 
 struct AttentionFns {
-  // c [m, n] = a [m, k] b [k, n], or added to c with `add`. a is read at i * row + j * column; b and c are rows of ldb
-  // and ldc elements; n is a multiple of kColumns.
-  void (*product)(const float* a, int64_t row, int64_t column, const float* b, int64_t ldb, int64_t m, int64_t n,
-                  int64_t k, bool add, float* c, int64_t ldc);
-  // x[i] = exp(scale x[i] - top) for i < n, 0 up to `width`, where top is the largest scale x[i]. Returns top; `sum`
-  // the sum.
-  float (*weigh)(float* x, int64_t n, int64_t width, float scale, float* sum);
-  // p[i] = exp(scale p[i] - lse), then dp[i] = scale p[i] (dp[i] - total), for i < n; both 0 up to `width`.
-  void (*weigh_vjp)(float* p, float* dp, int64_t n, int64_t width, float scale, float lse, float total);
+  // [rows, e] at x[i * row + c * column] turned round: panels [e, w] of w rows each, zeros beyond the last row.
+  void (*turn)(const float* x, int64_t row, int64_t column, int64_t rows, int64_t e, float* panels);
+  void (*forward)(const AttentionForward& f);
+  void (*backward)(const AttentionBackward& b);
   float (*dot)(const float* x, const float* y, int64_t n);
-  void (*times)(const float* x, float factor, int64_t n, float* y);
+  int64_t panel = 16;  // w
 };
+
+// Of the instruction set that this processor has.
+AttentionFns best_attention_functions();
 
 }  // namespace meshard::cpu

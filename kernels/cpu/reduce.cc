@@ -51,20 +51,22 @@ float min_row(const float* x, int64_t n, float) {
   return extreme_row<Smaller>(x, n, std::numeric_limits<float>::infinity());
 }
 
-// y[j] = factor times f folded over rows of x[row * stride + j].
+// y[j] = factor times f folded over rows of x, where[row] + j.
 template <class F>
-void columns(const float* x, int64_t rows, int64_t stride, int64_t cols, float neutral, float factor, float* y) {
+void columns(const float* x, const FoldRows& where, int64_t cols, float neutral, float factor, float* y) {
   const F f;
   const int64_t step = lanes();
   int64_t j = 0;
   for (; j + 4 * step <= cols; j += 4 * step) {
     V s0 = set(neutral), s1 = s0, s2 = s0, s3 = s0;
-    const float* row = x + j;
-    for (int64_t r = 0; r < rows; ++r, row += stride) {
-      s0 = f(s0, hn::LoadU(D(), row));
-      s1 = f(s1, hn::LoadU(D(), row + step));
-      s2 = f(s2, hn::LoadU(D(), row + 2 * step));
-      s3 = f(s3, hn::LoadU(D(), row + 3 * step));
+    for (int64_t o = 0; o < where.outer; ++o) {
+      const float* row = x + o * where.outer_stride + j;
+      for (int64_t r = 0; r < where.rows; ++r, row += where.stride) {
+        s0 = f(s0, hn::LoadU(D(), row));
+        s1 = f(s1, hn::LoadU(D(), row + step));
+        s2 = f(s2, hn::LoadU(D(), row + 2 * step));
+        s3 = f(s3, hn::LoadU(D(), row + 3 * step));
+      }
     }
     hn::StoreU(hn::Mul(s0, set(factor)), D(), y + j);
     hn::StoreU(hn::Mul(s1, set(factor)), D(), y + j + step);
@@ -74,7 +76,11 @@ void columns(const float* x, int64_t rows, int64_t stride, int64_t cols, float n
   for (; j < cols; j += step) {
     const int64_t n = cols - j < step ? cols - j : step;
     V s = set(neutral);
-    for (int64_t r = 0; r < rows; ++r) s = f(s, load_some(x + r * stride + j, n, 0));
+    for (int64_t o = 0; o < where.outer; ++o) {
+      for (int64_t r = 0; r < where.rows; ++r) {
+        s = f(s, load_some(x + o * where.outer_stride + r * where.stride + j, n, 0));
+      }
+    }
     store_some(hn::Mul(s, set(factor)), y + j, n);
   }
 }
@@ -124,6 +130,29 @@ double reduce_all(const FoldFns& op, const float* x, int64_t n, float m, double*
   return total;
 }
 
+// Kept and folded loops that alternate, the innermost kept: [b, h, t, e] -> [h, e].
+Prepared reduce_columns(const FoldFns& op, const std::vector<Loop<2>>& kept, const std::vector<Loop<2>>& folded,
+                        double factor, int threads) {
+  if (op.columns == nullptr || kept.empty() || kept.back().step != Offsets<2>{1, 1}) return {};
+  if (kept.size() > 2 || folded.empty() || folded.size() > 2) return {};
+  FoldRows where{1, 0, folded.back().size, folded.back().step[0]};
+  if (folded.size() == 2) {
+    where.outer = folded[0].size;
+    where.outer_stride = folded[0].step[0];
+  }
+  const int64_t columns = kept.back().size, n = where.outer * where.rows;
+  const Loop<2> outer = kept.size() == 2 ? kept[0] : Loop<2>{1, {0, 0}};
+  return {0, [=](const KernelCall& call) {
+            parallel_parts(threads, outer.size, kGrain / std::max<int64_t>(n * columns, 1) + 1,
+                           [&](int64_t, int64_t begin, int64_t end) {
+                             for (int64_t i = begin; i < end; ++i) {
+                               op.columns(in<float>(call, 0) + i * outer.step[0], where, columns, op.neutral,
+                                          static_cast<float>(factor), out<float>(call) + i * outer.step[1]);
+                             }
+                           });
+          }};
+}
+
 Prepared reduce(const KernelSpec& spec, const FoldFns& op, double factor = 1) {
   if (!all_f32(spec)) return {};
   const bool shifted = spec.operands.size() == 2;  // sum_exp: its m has the result's shape
@@ -131,7 +160,9 @@ Prepared reduce(const KernelSpec& spec, const FoldFns& op, double factor = 1) {
   const std::array<const KernelOperand*, 2> blocks = {&spec.operands[0], &spec.results[0]};
   const Nest<2> kept(spec, factors_of(spec.results[0]), blocks),
       folded(spec, reduced_factors(spec, spec.results[0]), blocks);
-  if (kept.loops().size() > 1 || folded.loops().size() > 1) return {};
+  if (kept.loops().size() > 1 || folded.loops().size() > 1) {
+    return shifted ? Prepared() : reduce_columns(op, kept.loops(), folded.loops(), factor, spec.threads);
+  }
   const int64_t rows = kept.points(), n = folded.points();
   const Loop<2> outer = rows > 1 ? kept.loops()[0] : Loop<2>{1, {n, 1}};
   const Loop<2> inner = n > 1 ? folded.loops()[0] : Loop<2>{1, {1, 0}};
@@ -161,7 +192,7 @@ Prepared reduce(const KernelSpec& spec, const FoldFns& op, double factor = 1) {
     return {0, [=](const KernelCall& call) {
               parallel_parts(threads, rows, kGrain / std::max<int64_t>(n, 1) + 64,
                              [&](int64_t, int64_t begin, int64_t end) {
-                               op.columns(in<float>(call, 0) + begin, n, rows, end - begin, op.neutral,
+                               op.columns(in<float>(call, 0) + begin, {1, 0, n, rows}, end - begin, op.neutral,
                                           static_cast<float>(factor), out<float>(call) + begin);
                              });
             }};
