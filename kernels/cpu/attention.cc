@@ -70,18 +70,19 @@ Prepared attention(const KernelSpec& spec) {
   const Nest<5> nest(spec, heads, {&spec.operands[0], &spec.operands[1], &spec.operands[2], &o, &lse});
   const int64_t blocks = (a.t + kQueries - 1) / kQueries, tasks = nest.points() * blocks;
   const AttentionFns f = best_attention_functions();
-  const int64_t s = rounded(a.s, std::max(kKeys, f.panel)), width = rounded(a.e, kColumns);
+  const int64_t s = rounded(a.s, kPanel), width = rounded(a.e, kColumns);
   const Packed values(a.v, a.e);
   // A thread's turned keys, copied values, scores and results.
-  const int64_t floats = s * a.e + values.floats(a.s) + kQueries * (kKeys + width);
+  const int64_t rows = std::min(kQueries, a.t);
+  const int64_t floats = s * a.e + values.floats(a.s) + rows * (kKeys + width);
   return {bytes(rounded(floats, kColumns), part_count(spec.threads, tasks, 1)),
           [=, threads = spec.threads](const KernelCall& call) {
             parallel_parts(threads, tasks, 1, [&](int64_t part, int64_t begin, int64_t end) {
               float* keys = static_cast<float*>(call.workspace) + part * rounded(floats, kColumns);
               AttentionForward w;
               w.scores = keys + s * a.e;
-              w.o = w.scores + kQueries * kKeys;
-              float* space = w.o + kQueries * width;
+              w.o = w.scores + rows * kKeys;
+              float* space = w.o + rows * width;
               w.keys = keys;
               w.q_row = a.q.row;
               w.q_e = a.q.e;
@@ -119,11 +120,12 @@ Prepared attention_vjp(const KernelSpec& spec) {
   const Nest<9> outer(spec, key_heads(spec), operands), inner(spec, shared_heads(spec), operands);
   const AttentionFns f = best_attention_functions();
   const int64_t blocks = (a.t + kQueries - 1) / kQueries, width = rounded(a.e, kColumns);
-  const int64_t s = rounded(a.s, std::max(kKeysBack, f.panel));
+  const int64_t s = rounded(a.s, kPanel);
+  const int64_t rows = std::min(kQueries, a.t);
   const Packed queries(a.q, a.e), outs(a.o, a.e), keys(a.k, a.e);
   const int64_t floats =
       rounded(2 * s * a.e, kColumns) + 2 * s * width + keys.floats(a.s) +
-      kQueries * (2 * kKeysBack + width) + queries.floats(kQueries) + 2 * outs.floats(kQueries);
+      rows * (2 * kKeysBack + width) + queries.floats(rows) + 2 * outs.floats(rows);
   return {bytes(floats, part_count(spec.threads, outer.points(), 1)),
           [=, threads = spec.threads](const KernelCall& call) {
             parallel_parts(threads, outer.points(), 1, [&](int64_t part, int64_t begin, int64_t end) {
@@ -135,11 +137,11 @@ Prepared attention_vjp(const KernelSpec& spec) {
               w.value_panels = panels + s * a.e;
               w.dk = take(s * width);
               w.dv = take(s * width);
-              w.p = take(kQueries * kKeysBack);
-              w.dp = take(kQueries * kKeysBack);
-              w.dq = take(kQueries * width);
-              float *key_space = take(keys.floats(a.s)), *query_space = take(queries.floats(kQueries));
-              float *out_space = take(outs.floats(kQueries)), *dout_space = take(outs.floats(kQueries));
+              w.p = take(rows * kKeysBack);
+              w.dp = take(rows * kKeysBack);
+              w.dq = take(rows * width);
+              float *key_space = take(keys.floats(a.s)), *query_space = take(queries.floats(rows));
+              float *out_space = take(outs.floats(rows)), *dout_space = take(outs.floats(rows));
               float lse[kQueries], total[kQueries];
               w.lse = lse;
               w.total = total;

@@ -8,6 +8,7 @@
 namespace meshard::cpu {
 
 constexpr int64_t kColumns = 16;  // what widths of rows are rounded up to, in elements
+constexpr int64_t kPanel = 32;    // keys of the widest panel
 constexpr int64_t kQueries = 64;  // queries in a block
 constexpr int64_t kKeys = 128;    // keys in a block of the forward pass
 constexpr int64_t kKeysBack = 64;
@@ -55,7 +56,6 @@ struct AttentionFns {
   void (*forward)(const AttentionForward& f);
   void (*backward)(const AttentionBackward& b);
   float (*dot)(const float* x, const float* y, int64_t n);
-  int64_t panel = 16;  // w
 };
 
 // Of the instruction set that this processor has.

@@ -23,6 +23,7 @@ namespace meshard::cpu::HWY_NAMESPACE {
 constexpr int kRows = HWY_MAX_BYTES >= 64 ? 14 : 6;
 
 HWY_INLINE int64_t panel_width() { return 2 * lanes(); }
+static_assert(2 * HWY_MAX_BYTES / sizeof(float) <= kPanel);
 
 // An operand of a product, read at x[row * i + column * j].
 struct Operand {
@@ -276,7 +277,7 @@ float dot(const float* x, const float* y, int64_t n) {
   return sum_of(x, y, n, [](V a, V b) HWY_ATTR { return hn::Mul(a, b); });
 }
 
-AttentionFns attention_functions() { return {turn, forward, backward, dot, panel_width()}; }
+AttentionFns attention_functions() { return {turn, forward, backward, dot}; }
 
 }  // namespace meshard::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
