@@ -68,9 +68,11 @@ void check_match(const Round& round, int m) {
 
 class Hub {
  public:
-  explicit Hub(int size) : received_(static_cast<size_t>(size)) {}
+  Hub(int size, Backend* backend) : backend_(backend), received_(static_cast<size_t>(size)) {}
 
   int size() const { return static_cast<int>(received_.size()); }
+  Backend* backend() const { return backend_; }
+  void count_replay(Rank rank, int64_t bytes) { received_[static_cast<size_t>(index(rank))] += bytes; }
   int64_t received(Rank rank) const { return received_[static_cast<size_t>(index(rank))]; }
 
   std::shared_ptr<Round> start(const CollectiveCall& call) {
@@ -100,6 +102,7 @@ class Hub {
 
  private:
   void carry_out(const Round& round) {
+    if (backend_ != nullptr) backend_->wait_for(Backend::communication, Backend::compute);
     if (round.calls[0].kind == Collective::all_reduce) return all_reduce(round);
     size_t p = round.calls.size();
     std::vector<std::vector<Piece>> pieces(p);
@@ -146,13 +149,22 @@ class Hub {
 
   // Member i reads `bytes` from member j.
   void copy(const Round& round, size_t i, size_t j, std::byte* to, const std::byte* from, int64_t bytes) {
-    if (bytes > 0 && to != from) std::memcpy(to, from, static_cast<size_t>(bytes));
+    if (backend_ != nullptr) {
+      backend_->copy(to, from, bytes, Backend::communication);
+    } else if (bytes > 0 && to != from) {
+      std::memcpy(to, from, static_cast<size_t>(bytes));
+    }
     if (i != j) count(round, i, bytes);
   }
 
   // Member i reads the others' blocks as it puts them together with its own.
   void reduce(const Round& round, size_t i, void* out, std::span<const void* const> blocks, int64_t elements) {
-    reduce_blocks(round.calls[i].reduction, round.calls[i].dtype, out, blocks, elements);
+    const CollectiveCall& call = round.calls[i];
+    if (backend_ != nullptr) {
+      backend_->fold(fold_of(call.reduction), call.dtype, out, blocks, elements, Backend::communication);
+    } else {
+      reduce_blocks(call.reduction, call.dtype, out, blocks, elements);
+    }
     count(round, i, static_cast<int64_t>(blocks.size() - 1) * elements * size_bytes(round.calls[i].dtype));
   }
 
@@ -160,6 +172,16 @@ class Hub {
     received_[static_cast<size_t>(index((*round.calls[member].group)[static_cast<int>(member)]))] += bytes;
   }
 
+  static DeviceKernels::Fold fold_of(Reduction reduction) {
+    switch (reduction) {
+      case Reduction::sum: return DeviceKernels::Fold::sum;
+      case Reduction::max: return DeviceKernels::Fold::max;
+      case Reduction::min: return DeviceKernels::Fold::min;
+    }
+    throw InternalError("an unknown reduction");
+  }
+
+  Backend* backend_;
   std::map<std::vector<Rank>, GroupRounds> groups_;
   std::vector<int64_t> received_;  // by device
 };
@@ -190,10 +212,13 @@ class LockstepCommunicator : public Communicator {
     if (!round.done) fail_incomplete(ticket, round);
     open_.erase(it);
     log_.end(ticket);
+    if (hub_->backend() != nullptr) hub_->backend()->wait_for(Backend::compute, Backend::communication);
   }
 
   int64_t received_bytes() const override { return hub_->received(rank_); }
   const CallLog& log() const override { return log_; }
+  bool on_stream() const override { return hub_->backend() != nullptr; }
+  void count_replay(int64_t bytes) override { hub_->count_replay(rank_, bytes); }
 
   std::vector<std::string> gather_text(std::string_view text) override {
     return std::vector<std::string>(static_cast<size_t>(size()), std::string(text));
@@ -220,8 +245,8 @@ class LockstepCommunicator : public Communicator {
 
 }  // namespace
 
-std::vector<std::unique_ptr<Communicator>> lockstep_communicators(int size) {
-  auto hub = std::make_shared<Hub>(size);
+std::vector<std::unique_ptr<Communicator>> lockstep_communicators(int size, Backend* backend) {
+  auto hub = std::make_shared<Hub>(size, backend);
   std::vector<std::unique_ptr<Communicator>> communicators;
   for (int r = 0; r < size; ++r)
     communicators.push_back(std::make_unique<LockstepCommunicator>(hub, static_cast<Rank>(r)));

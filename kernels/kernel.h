@@ -55,7 +55,7 @@ struct KernelSpec {
 struct KernelCall {
   std::span<void* const> operands, results;  // row-major contiguous blocks in the spec's order, aligned to 64 bytes
   void* workspace = nullptr;                 // `workspace_bytes`, aligned to 64
-  void* stream = nullptr;                    // of a device kernel: where its work is put (device/device.h)
+  void* stream = nullptr;                    // of a device kernel: where its work is put (backend/backend.h)
 };
 
 // One `run` at a time: it may keep what the next run writes over.

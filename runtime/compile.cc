@@ -35,7 +35,7 @@ void finish(Compiled& out, const CompileOptions& options) {
   if (!options.account && !talks(out.local)) return;
   timed("bill", [&] { out.bill = make_bill(out.local); });
   if (options.account) {
-    timed("plan memory", [&] { out.bill.peak_bytes = largest_peak_bytes(out.local, options.threads); });
+    timed("plan memory", [&] { out.bill.peak_bytes = largest_peak_bytes(out.local, options.threads, options.backend); });
   }
   timed("print local", [&] { out.digest_text = print(out.local); });
 }
@@ -137,6 +137,7 @@ Compiled compile_in_mode(const Program& program, const Plan* plan, const std::op
   again.threads = options.threads;
   again.optimize = keeping.optimize;
   again.passes.skip = options.passes.skip;
+  again.backend = options.backend;
   const Replan replan = [&](const Program& p, const Plan* with) { return run(p, with, bound(with), again).bill; };
   const Explanations all = explain({&out.closed, &out.origins, &out.local, &out.bill, {}, 0});
   enforce(options.partition, all, out.closed, program, plan, replan);

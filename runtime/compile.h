@@ -19,6 +19,8 @@
 
 namespace meshard {
 
+class Backend;  // backend/backend.h
+
 struct CompileOptions {
   PartitionOptions partition;
   OptimizeOptions optimize;
@@ -27,6 +29,7 @@ struct CompileOptions {
   // if that is not enough, it is an error that names both numbers.
   int64_t memory_bytes = 0;
   int threads = 1;  // of each kernel: workspaces depend on it
+  Backend* backend = nullptr;  // whose kernels run it; null: the host's
   bool account = true;  // false: bill and digest_text only where it talks, and no peak
   bool keep_closed = false;  // keep what explain reads: Compiled::closed and origins
 };

@@ -226,6 +226,11 @@ KernelSpec kernel_spec(const OpBlocks& blocks, const Flat& flat, const FlatStep&
 
 std::shared_ptr<const Prepared> prepare(const KernelSpec& spec, const Op& op, const ExecutorOptions& options) {
   Prepared p;
+  if (options.backend != nullptr) {
+    const PrepareFn kernel = options.backend->kernels().find(op.def->reference);
+    MESHARD_CHECK(kernel != nullptr, fmt::format("op {} has no kernel for {}", op.def->name, options.backend->kind()));
+    return std::make_shared<const Prepared>(kernel(spec));
+  }
   if (!options.reference && op.def->cpu != nullptr) p = op.def->cpu(spec);
   if (!p.run) {
     MESHARD_CHECK(op.def->reference != nullptr, fmt::format("op {} has no kernel", op.def->name));
@@ -364,7 +369,7 @@ PlannedDevice plan_device(const Program& local, Rank rank, const ExecutorOptions
   return d;
 }
 
-int64_t largest_peak_bytes(const Program& local, int threads) {
+int64_t largest_peak_bytes(const Program& local, int threads, Backend* backend) {
   // Device 0 holds the largest block of everything, but its arena need not be the largest: how the holes of an arena fit depends on all
   // sizes, and a collective may need staging on one device only.
   const Mesh& mesh = *local.mesh;
@@ -372,7 +377,7 @@ int64_t largest_peak_bytes(const Program& local, int threads) {
   const Atoms values = by.values.list();
   std::map<int64_t, std::vector<Rank>> kinds;  // ranks whose values have equal sizes
   for (Rank rank : devices_to_plan(mesh, by.values | by.staging)) kinds[mesh.position(rank, values)].push_back(rank);
-  Preparations known(local, {.threads = threads}, true);
+  Preparations known(local, {.threads = threads, .backend = backend}, true);
   int64_t largest = 0;
   for (const auto& [position, ranks] : kinds) {
     PlannedDevice d = outline(local, ranks[0], known);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 
 #include "meshard/runtime/device.h"
 #include "meshard/runtime/profile.h"
@@ -14,6 +15,29 @@ namespace {
 void run_copy(const RectCopy& c, const void* from, void* to, int64_t element_bytes) {
   copy_rect(static_cast<const std::byte*>(from) + c.from_offset * element_bytes, c.from,
             static_cast<std::byte*>(to) + c.to_offset * element_bytes, c.to, c.part, element_bytes);
+}
+
+// The same between two places of a backend.
+BoxCopy box_of(const RectCopy& c, int64_t element_bytes) {
+  BoxCopy box;
+  box.bytes = element_bytes;
+  const size_t rank = c.part.dims.size();
+  for (size_t d = 0; d < rank; ++d) {
+    int64_t from = 1, to = 1;
+    for (size_t i = d + 1; i < rank; ++i) {
+      from *= c.from.dims[i].size;
+      to *= c.to.dims[i].size;
+    }
+    box.push(c.part.dims[d].size, from, to);
+  }
+  return box;
+}
+
+// Of the first element of c.part in the block `in`.
+int64_t first_of(const RectCopy& c, const Rect& in) {
+  int64_t at = 0;
+  for (size_t d = 0; d < in.dims.size(); ++d) at = at * in.dims[d].size + c.part.dims[d].begin - in.dims[d].begin;
+  return at;
 }
 
 Rect whole_rect(const Shape& shape) {
@@ -29,7 +53,11 @@ struct Executor::Device {
   Communicator* comm = nullptr;
   State* state = nullptr;
   int state_device = 0;
-  Buffer input, arena;
+  Backend* backend = nullptr;
+  Memory input, arena;
+  std::byte* pinned = nullptr;  // the inputs on their way to a backend
+  std::vector<bool> feeding;    // of each value: copies from `pinned` may not be done yet
+  mutable std::map<int, Buffer> copies;  // of values of a backend that were asked for
   std::vector<std::byte*> values;   // of each flat value
   std::vector<std::byte*> scratch;  // of each step
   struct Pointers {
@@ -44,10 +72,15 @@ struct Executor::Device {
   };
   std::vector<std::vector<Patch>> patches;
 
+  ~Device() {
+    if (pinned != nullptr) backend->release_pinned(pinned);
+  }
+
   void bind() {
     const Flat& flat = plan.flat;
-    input = Buffer(plan.memory.input_bytes);
-    arena = Buffer(plan.memory.arena_bytes);
+    input = Memory(backend, plan.memory.input_bytes);
+    arena = Memory(backend, plan.memory.arena_bytes);
+    if (backend != nullptr) pinned = backend->allocate_pinned(plan.memory.input_bytes);
     std::vector<std::byte*> at(flat.values.size());
     for (size_t v = 0; v < flat.values.size(); ++v) {
       const Slot& slot = plan.memory.values[v];
@@ -156,24 +189,76 @@ struct Executor::Device {
     c.call.label = plan.flat.values[static_cast<size_t>(plan.flat.steps[i].results[0])].name;
   }
 
+  void move(const RectCopy& c, const void* from, void* to, int64_t element_bytes) {
+    if (backend == nullptr) return run_copy(c, from, to, element_bytes);
+    if (c.part.elements() == 0) return;
+    backend->copy_box(box_of(c, element_bytes), static_cast<const std::byte*>(from) + (c.from_offset + first_of(c, c.from)) * element_bytes,
+                      static_cast<std::byte*>(to) + (c.to_offset + first_of(c, c.to)) * element_bytes, Backend::compute);
+  }
+
+  void work(size_t i) {
+    const KernelCall call{pointers[i].operands, pointers[i].results, scratch[i]};
+    if (backend != nullptr) return backend->run(*plan.kernels[i], call, Backend::compute);
+    plan.kernels[i]->run(call);
+  }
+
+  void count(int value, int64_t round) {
+    std::byte* counter = values[static_cast<size_t>(value)];
+    if (backend != nullptr) return backend->store(static_cast<int32_t>(round), counter, Backend::compute);
+    *reinterpret_cast<int32_t*>(counter) = static_cast<int32_t>(round);
+  }
+
+  // Where the host writes and reads a value: a backend's through copies.
+  std::byte* staging(int v) {
+    if (backend == nullptr) return values[static_cast<size_t>(v)];
+    feeding.resize(plan.flat.values.size());
+    if (feeding[static_cast<size_t>(v)]) {
+      backend->synchronize(Backend::compute);
+      feeding.assign(feeding.size(), false);
+    }
+    return pinned + plan.memory.values[static_cast<size_t>(v)].offset;
+  }
+  void feed(int v) {
+    if (backend == nullptr) return;
+    const Slot& slot = plan.memory.values[static_cast<size_t>(v)];
+    MESHARD_CHECK(slot.base == Slot::input, "an input that is no input");
+    backend->copy(values[static_cast<size_t>(v)], pinned + slot.offset, slot.bytes, Backend::compute);
+    feeding[static_cast<size_t>(v)] = true;
+  }
+  View fetch(int v) const {
+    const FlatValue& value = plan.flat.values[static_cast<size_t>(v)];
+    View view{values[static_cast<size_t>(v)], value.type.dtype, value.local};
+    if (backend == nullptr) return view;
+    Buffer& copy = copies.try_emplace(v, view.bytes()).first->second;
+    backend->copy(copy.data(), view.data, view.bytes(), Backend::compute);
+    backend->synchronize(Backend::compute);
+    view.data = copy.data();
+    return view;
+  }
+
   void start(size_t i) {
     CollectiveStep& c = *plan.collectives[i];
     const auto& [from, to] = pointers[i];
-    for (const RectCopy& copy : c.pack) run_copy(copy, from[copy.value], scratch[i], c.element_bytes);
-    for (const RectCopy& copy : c.keep) run_copy(copy, from[copy.value], to[copy.value], c.element_bytes);
-    if (c.zero) std::fill_n(static_cast<std::byte*>(to[0]), c.receive_elements * c.element_bytes, std::byte{0});
+    for (const RectCopy& copy : c.pack) move(copy, from[copy.value], scratch[i], c.element_bytes);
+    for (const RectCopy& copy : c.keep) move(copy, from[copy.value], to[copy.value], c.element_bytes);
+    if (c.zero && backend != nullptr) {
+      backend->zero(to[0], c.receive_elements * c.element_bytes, Backend::compute);
+    } else if (c.zero) {
+      std::fill_n(static_cast<std::byte*>(to[0]), c.receive_elements * c.element_bytes, std::byte{0});
+    }
     if (c.call.kind != Collective::slice) c.ticket = comm->start(c.call);
   }
 
   void finish(size_t i) {
     CollectiveStep& c = *plan.collectives[i];
     if (c.call.kind != Collective::slice) comm->wait(c.ticket);
-    for (const RectCopy& copy : c.unpack) run_copy(copy, c.call.receive, pointers[i].results[copy.value], c.element_bytes);
+    for (const RectCopy& copy : c.unpack) move(copy, c.call.receive, pointers[i].results[copy.value], c.element_bytes);
   }
 
   void copy(size_t i) {
     const FlatValue& v = plan.flat.values[static_cast<size_t>(plan.flat.steps[i].results[0])];
     const auto bytes = static_cast<size_t>(v.local.elements() * size_bytes(v.type.dtype));
+    if (backend != nullptr) return backend->copy(pointers[i].results[0], pointers[i].operands[0], static_cast<int64_t>(bytes), Backend::compute);
     if (bytes > 0) std::copy_n(static_cast<const std::byte*>(pointers[i].operands[0]), bytes, static_cast<std::byte*>(pointers[i].results[0]));
   }
 
@@ -196,6 +281,10 @@ struct Executor::Device {
 
 Executor::Executor(const Compiled& program, State* state, std::span<Communicator* const> devices, const ExecutorOptions& options) {
   program_ = std::make_unique<Program>(program.local);
+  backend_ = options.backend;
+  graph_ = options.graph && backend_ != nullptr;
+  MESHARD_CHECK(backend_ == nullptr || !options.borrow, "borrowed memory is the host's");
+  for (const Communicator* c : devices) graph_ = graph_ && c->on_stream();
   const Mesh& mesh = *program_->mesh;
   if (devices.empty() || (devices[0]->size() != mesh.size())) {
     throw UserError(fmt::format("the mesh {} has {} devices, but {} ranks are running; start {} ranks or change --mesh", mesh.str(), mesh.size(),
@@ -207,6 +296,7 @@ Executor::Executor(const Compiled& program, State* state, std::span<Communicator
     auto device = std::make_unique<Device>();
     device->plan = plan_device(*program_, devices[i]->rank(), options);
     device->comm = devices[i];
+    device->backend = options.backend;
     device->state = state;
     device->state_device = static_cast<int>(i);
     devices_.push_back(std::move(device));
@@ -214,7 +304,16 @@ Executor::Executor(const Compiled& program, State* state, std::span<Communicator
   for (auto& device : devices_) options.borrow ? device->bind_borrowed() : device->bind();
 }
 
-Executor::~Executor() = default;
+Executor::~Executor() {
+  if (backend_ == nullptr) return;
+  // What is still on the streams reads what goes away here. An error was reported, or comes out at the next wait.
+  for (const Backend::Stream stream : {Backend::compute, Backend::communication}) {
+    try {
+      backend_->synchronize(stream);
+    } catch (const InternalError&) {
+    }
+  }
+}
 
 void Executor::place(Part part, int index, int device, void* at) {
   Device& d = *devices_[static_cast<size_t>(device)];
@@ -249,7 +348,8 @@ void Executor::set_input(std::string_view name, const View& global) {
     if (given != value.type) throw UserError(fmt::format("input {} is {}, the program takes {}", name, given.str(), value.type.str()));
     if (device == devices_.front()) check_bounds(name, global);
     const Rect mine = local_rect(*program_->mesh, value.type.shape, value.layout, device->plan.rank);
-    copy_rect(global.data, whole_rect(value.type.shape), device->values[static_cast<size_t>(v)], mine, mine, size_bytes(value.type.dtype));
+    copy_rect(global.data, whole_rect(value.type.shape), device->staging(v), mine, mine, size_bytes(value.type.dtype));
+    device->feed(v);
   }
 }
 
@@ -281,10 +381,42 @@ void Executor::set_scalar(std::string_view name, double value) {
 }
 
 void Executor::run() {
+  // The first run is made step by step: libraries make things of their own when they are first called.
+  const bool whole = graph_ && !observer_ && profile_ == nullptr && runs_++ > 0;
+  if (whole) return run_captured();
   if (profile_ == nullptr) return run_steps<false>();
   profile_->begin_run();
   run_steps<true>();
   profile_->end_run();
+}
+
+void Executor::run_captured() {
+  if (captured_ != nullptr) {
+    for (size_t d = 0; d < devices_.size(); ++d) devices_[d]->comm->count_replay(captured_bytes_[d]);
+  } else {
+    for (const auto& d : devices_) captured_bytes_.push_back(-d->comm->received_bytes());
+    backend_->begin_capture();
+    run_steps<false>();
+    captured_ = backend_->end_capture();
+    for (size_t d = 0; d < devices_.size(); ++d) captured_bytes_[d] += devices_[d]->comm->received_bytes();
+  }
+  backend_->replay(*captured_);
+}
+
+// Waits for step i, so that what fails on the device fails here, with its name.
+void Executor::check_step(size_t i) const {
+  try {
+    backend_->synchronize(Backend::compute);
+  } catch (const InternalError& e) {
+    const Flat& flat = devices_.front()->plan.flat;
+    const FlatStep& step = flat.steps[i];
+    std::string text = step.op == nullptr ? "a copy" : std::string(step.op->def->name);
+    for (int v : step.operands) {
+      const FlatValue& value = flat.values[static_cast<size_t>(v)];
+      text += fmt::format(" %{}: {} {}", value.name, value.type.str(), value.layout.str(*program_->mesh));
+    }
+    throw InternalError(fmt::format("{}: {}: {}", step.place, text, e.what()));
+  }
 }
 
 template <bool profiled>
@@ -293,6 +425,7 @@ void Executor::run_steps() {
     if constexpr (!profiled) return work();
     const int64_t begin = Profile::now();
     work();
+    if (backend_ != nullptr) backend_->synchronize(Backend::compute);
     profile_->add(static_cast<int>(device), static_cast<int>(step), phase, begin, Profile::now());
   };
   const std::vector<FlatStep>& steps = devices_.front()->plan.flat.steps;
@@ -302,7 +435,7 @@ void Executor::run_steps() {
       case FlatStep::loop_begin:
         for (auto& d : devices_) {
           d->rounds[i] = 0;
-          if (steps[i].counter >= 0) *reinterpret_cast<int32_t*>(d->values[static_cast<size_t>(steps[i].counter)]) = 0;
+          if (steps[i].counter >= 0) d->count(steps[i].counter, 0);
         }
         if (steps[i].count == 0) next = static_cast<size_t>(steps[i].partner);
         break;
@@ -310,7 +443,7 @@ void Executor::run_steps() {
         const auto begin = static_cast<size_t>(steps[i].partner);
         for (auto& d : devices_) {
           ++d->rounds[begin];
-          if (steps[i].counter >= 0) *reinterpret_cast<int32_t*>(d->values[static_cast<size_t>(steps[i].counter)]) = static_cast<int32_t>(d->rounds[begin]);
+          if (steps[i].counter >= 0) d->count(steps[i].counter, d->rounds[begin]);
         }
         if (devices_.front()->rounds[begin] < steps[i].count) next = begin;
         break;
@@ -320,7 +453,7 @@ void Executor::run_steps() {
           Device* const d = devices_[n].get();
           switch (d->plan.flat.steps[i].kind) {
             case FlatStep::kernel:
-              timed(n, i, Profile::work, [&] { d->plan.kernels[i]->run({d->pointers[i].operands, d->pointers[i].results, d->scratch[i]}); });
+              timed(n, i, Profile::work, [&] { d->work(i); });
               break;
             case FlatStep::copy: timed(n, i, Profile::work, [&] { d->copy(i); }); break;
             case FlatStep::collective: timed(n, i, Profile::start, [&] { d->start(i); }); break;
@@ -334,6 +467,7 @@ void Executor::run_steps() {
           if (step.kind == FlatStep::wait) timed(n, i, Profile::wait, [&] { d->finish(static_cast<size_t>(step.partner)); });
         }
     }
+    if (backend_ != nullptr && !graph_) check_step(i);
     if (observer_) {
       for (size_t d = 0; d < devices_.size(); ++d) observer_(static_cast<int>(d), devices_[d]->plan.flat, static_cast<int>(i));
     }
@@ -351,16 +485,10 @@ double Executor::scalar(std::string_view name) const {
 
 View Executor::result(std::string_view name, int device) const {
   const Device& d = *devices_[static_cast<size_t>(device)];
-  const int v = d.find_result(name);
-  const FlatValue& value = d.plan.flat.values[static_cast<size_t>(v)];
-  return {d.values[static_cast<size_t>(v)], value.type.dtype, value.local};
+  return d.fetch(d.find_result(name));
 }
 
-View Executor::value(int device, int v) const {
-  const Device& d = *devices_[static_cast<size_t>(device)];
-  const FlatValue& value = d.plan.flat.values[static_cast<size_t>(v)];
-  return {d.values[static_cast<size_t>(v)], value.type.dtype, value.local};
-}
+View Executor::value(int device, int v) const { return devices_[static_cast<size_t>(device)]->fetch(v); }
 
 const Layout& Executor::result_layout(std::string_view name) const {
   const Device& d = *devices_.front();

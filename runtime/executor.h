@@ -12,6 +12,7 @@
 #include <span>
 #include <string>
 
+#include "meshard/backend/backend.h"
 #include "meshard/collectives/communicator.h"
 #include "meshard/runtime/compile.h"
 #include "meshard/runtime/memory.h"
@@ -23,6 +24,11 @@ struct ExecutorOptions {
   int threads = 1;        // of each kernel
   bool reference = false; // plain kernels only: the slow twin
   bool borrow = false;    // memory is the caller's: see Executor::place
+  // Runs it, with all devices of this process; null: the host. The communicators must be ones for its memory.
+  Backend* backend = nullptr;
+  // With a backend the second run is captured and later ones are replayed, where all communicators are on its streams.
+  // Without, each step is waited for, and an error names it.
+  bool graph = true;
 };
 
 class Profile;   // runtime/profile.h
@@ -41,7 +47,8 @@ class Executor {
   void set_scalar(std::string_view name, double value);  // an input of shape []
   void run();
 
-  // A result of main: a scalar (of the first device here), or the block of device i.
+  // A result of main: a scalar (of the first device here), or the block of device i. With a backend they wait for the run,
+  // and a view is of a copy, which the next call for the same value overwrites.
   double scalar(std::string_view name) const;
   View result(std::string_view name, int device = 0) const;
   const Layout& result_layout(std::string_view name) const;
@@ -78,11 +85,18 @@ class Executor {
   struct Device;
   template <bool profiled>
   void run_steps();
+  void run_captured();
+  void check_step(size_t step) const;
   void check_bounds(std::string_view name, const View& global) const;
   std::unique_ptr<Program> program_;
   std::vector<std::unique_ptr<Device>> devices_;
   std::function<void(int, const Flat&, int)> observer_;
   Profile* profile_ = nullptr;
+  Backend* backend_ = nullptr;
+  bool graph_ = true;
+  int64_t runs_ = 0;
+  std::unique_ptr<Backend::Graph> captured_;
+  std::vector<int64_t> captured_bytes_;  // that the calls of a run bring, by device
 };
 
 }  // namespace meshard

@@ -7,6 +7,8 @@
 
 namespace meshard {
 
+class Backend;
+
 struct Slot {
   enum Base : uint8_t { state, input, arena } base = arena;
   int64_t offset = 0;  // bytes, a multiple of kAlignment; of `state`: unused, State knows its buffers by name
@@ -26,6 +28,6 @@ MemoryPlan plan_memory(const Flat& flat, const std::vector<int64_t>& scratch_byt
 
 // The largest peak of a device. Devices whose blocks have equal sizes have equal plans: one of each kind is planned where
 // there are at most 64 kinds, which is exact; else those first or last on every axis along which sizes differ.
-int64_t largest_peak_bytes(const Program& local, int threads);
+int64_t largest_peak_bytes(const Program& local, int threads, Backend* backend = nullptr);
 
 }  // namespace meshard

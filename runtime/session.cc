@@ -27,7 +27,7 @@ bool fits_i32(double x) { return x == std::floor(x) && std::abs(x) <= 2147483647
 }  // namespace
 
 Session::Session(const Compiled& program, const SessionOptions& options)
-    : Session(program, lockstep_communicators(static_cast<int>(program.local.mesh->size())), {}, options) {}
+    : Session(program, lockstep_communicators(static_cast<int>(program.local.mesh->size()), options.backend), {}, options) {}
 
 Session::Session(const Compiled& program, std::span<Communicator* const> devices, const SessionOptions& options)
     : Session(program, {}, {devices.begin(), devices.end()}, options) {}
@@ -36,8 +36,8 @@ Session::Session(const Compiled& program, std::vector<std::unique_ptr<Communicat
                  std::vector<Communicator*> devices, const SessionOptions& options)
     : owned_(std::move(owned)),
       devices_(owned_.empty() ? std::move(devices) : borrow(owned_)),
-      state_(program.local, ranks_of(devices_)),
-      executor_(std::make_unique<Executor>(program, &state_, devices_, ExecutorOptions{.threads = options.threads})) {
+      state_(program.local, ranks_of(devices_), options.backend),
+      executor_(std::make_unique<Executor>(program, &state_, devices_, ExecutorOptions{.threads = options.threads, .backend = options.backend, .graph = options.graph})) {
   state_.init(options.seed);
   const Function& main = program.local.main();
   for (size_t p = 0; p < main.params.size(); ++p) {

@@ -20,6 +20,8 @@ namespace meshard {
 struct SessionOptions {
   uint64_t seed = 0;  // of the parameters' first values
   int threads = 1;    // of each kernel
+  Backend* backend = nullptr;  // that runs it, for all devices; null: the host
+  bool graph = true;           // see ExecutorOptions
 };
 
 class Session {

@@ -15,15 +15,15 @@ namespace {
 // One compiled program on all its devices, with random inputs that depend on names and global indices alone.
 class World {
  public:
-  World(const Compiled& program, uint64_t seed, int threads)
-      : mesh_(*program.local.mesh), comms_(lockstep_communicators(static_cast<int>(mesh_.size()))) {
+  World(const Compiled& program, uint64_t seed, int threads, Backend* backend = nullptr)
+      : mesh_(*program.local.mesh), comms_(lockstep_communicators(static_cast<int>(mesh_.size()), backend)) {
     for (auto& c : comms_) {
       devices_.push_back(c.get());
       ranks_.push_back(c->rank());
     }
-    state_ = std::make_unique<State>(program.local, ranks_);
+    state_ = std::make_unique<State>(program.local, ranks_, backend);
     fill_state(seed);
-    executor_ = std::make_unique<Executor>(program, state_.get(), devices_, ExecutorOptions{.threads = threads});
+    executor_ = std::make_unique<Executor>(program, state_.get(), devices_, ExecutorOptions{.threads = threads, .backend = backend});
     fill_inputs(program.local.main(), seed);
     executor_->run();
   }
@@ -39,14 +39,18 @@ class World {
       for (const StateEntry& e : state_->entries()) {
         std::vector<int64_t> begin;
         for (const Block& b : local_rect(mesh_, e.type.shape, e.layout, ranks_[d]).dims) begin.push_back(b.begin);
-        const View view = state_->view(e.name, static_cast<int>(d));
+        View view = state_->view(e.name, static_cast<int>(d));
+        const Buffer block(view.bytes());
+        view.data = block.data();
         fill_uniform(view, e.type.shape, begin, static_cast<int64_t>(seed), e.name, 1.0);
-        if (e.kind != ParamInfo::state) continue;
-        // Second moments and counts of optimizers are not negative.
-        std::vector<double> values(static_cast<size_t>(view.elements()));
-        read_doubles(view, values.data());
-        for (double& x : values) x = std::abs(x);
-        write_doubles(values.data(), view);
+        if (e.kind == ParamInfo::state) {
+          // Second moments and counts of optimizers are not negative.
+          std::vector<double> values(static_cast<size_t>(view.elements()));
+          read_doubles(view, values.data());
+          for (double& x : values) x = std::abs(x);
+          write_doubles(values.data(), view);
+        }
+        state_->write(e.name, static_cast<int>(d), view.data);
       }
     }
   }
@@ -107,10 +111,10 @@ bool same_on_replicas(World& world, const Layout& layout, const std::function<Vi
     int64_t first = r;
     for (AtomId a : (mesh.all() - distinct).list()) first -= mesh.digit(Rank{static_cast<int32_t>(r)}, a) * mesh.stride(a);
     if (first == r) continue;
-    const View x = view(static_cast<int>(r)), y = view(static_cast<int>(first));
+    const View x = view(static_cast<int>(r));
     std::vector<double> a(static_cast<size_t>(x.elements())), b(a.size());
     read_doubles(x, a.data());
-    read_doubles(y, b.data());
+    read_doubles(view(static_cast<int>(first)), b.data());
     for (size_t i = 0; i < a.size(); ++i) {
       if (std::abs(a[i] - b[i]) > 1e-5 * std::max(1.0, std::abs(b[i]))) return false;
     }
@@ -133,8 +137,8 @@ Program without_layouts(const Program& program) {
   return p;
 }
 
-CheckResult check_partition(const Program& global, const Compiled& local, uint64_t seed, int threads) {
-  World whole(compile(without_layouts(global), {.optimize = {.on = false}}), seed, threads), split(local, seed, threads);
+CheckResult check_partition(const Program& global, const Compiled& local, uint64_t seed, int threads, Backend* backend) {
+  World whole(compile(without_layouts(global), {.optimize = {.on = false}}), seed, threads), split(local, seed, threads, backend);
   CheckResult out;
   const Function& main = global.main();
   for (const Return& r : main.returns) {
@@ -143,9 +147,10 @@ CheckResult check_partition(const Program& global, const Compiled& local, uint64
     compare(whole.executor().whole(name), split.executor().whole(name), "%" + name, out);
     out.replicas_agree &= same_on_replicas(split, split.executor().result_layout(name), [&](int d) { return split.executor().result(name, d); });
   }
+  Buffer copy;
   for (const StateEntry& e : split.state().entries()) {
     compare(whole.state().gather(e.name), split.state().gather(e.name), "%" + e.name, out);
-    out.replicas_agree &= same_on_replicas(split, e.layout, [&](int d) { return split.state().view(e.name, d); });
+    out.replicas_agree &= same_on_replicas(split, e.layout, [&](int d) { return split.state().read(e.name, d, copy); });
   }
   for (int64_t d = 0; d < split.mesh().size(); ++d) {
     out.bytes_agree &= split.received(static_cast<size_t>(d)) == local.bill.device_bytes[static_cast<size_t>(d)];

@@ -20,7 +20,8 @@ struct CheckResult {
   bool good(double tolerance) const { return largest_error <= tolerance && replicas_agree && bytes_agree && memory_agrees; }
 };
 
-CheckResult check_partition(const Program& global, const Compiled& local, uint64_t seed, int threads = 1);
+// With a backend the devices of the mesh are its, and the global program runs on the host.
+CheckResult check_partition(const Program& global, const Compiled& local, uint64_t seed, int threads = 1, Backend* backend = nullptr);
 
 // `program` without mesh and layouts: for one device.
 Program without_layouts(const Program& program);

@@ -9,7 +9,8 @@
 
 namespace meshard {
 
-State::State(const Program& local, std::vector<Rank> devices) : mesh_(*local.mesh), devices_(std::move(devices)) {
+State::State(const Program& local, std::vector<Rank> devices, Backend* backend)
+    : mesh_(*local.mesh), devices_(std::move(devices)), backend_(backend) {
   const Function& main = local.main();
   for (size_t p = 0; p < main.params.size(); ++p) {
     const ParamInfo& info = main.param_info[p];
@@ -19,9 +20,9 @@ State::State(const Program& local, std::vector<Rank> devices) : mesh_(*local.mes
     entries_.push_back({v.name, v.type, *v.layout, info.kind, info.init});
   }
   for (Rank rank : devices_) {
-    std::vector<Buffer>& buffers = buffers_.emplace_back();
+    std::vector<Memory>& buffers = buffers_.emplace_back();
     for (const StateEntry& e : entries_) {
-      buffers.emplace_back(local_elements(mesh_, e.type.shape, e.layout, rank) * size_bytes(e.type.dtype));
+      buffers.emplace_back(backend_, local_elements(mesh_, e.type.shape, e.layout, rank) * size_bytes(e.type.dtype));
     }
   }
 }
@@ -40,9 +41,29 @@ View State::view(std::string_view name, int device) const {
           local_shape(mesh_, e.type.shape, e.layout, rank)};
 }
 
+View State::read(std::string_view name, int device, Buffer& copy) const {
+  View block = view(name, device);
+  if (backend_ == nullptr) return block;
+  copy = Buffer(block.bytes());
+  backend_->copy(copy.data(), block.data, block.bytes(), Backend::compute);
+  backend_->synchronize(Backend::compute);
+  block.data = copy.data();
+  return block;
+}
+
+void State::write(std::string_view name, int device, const void* from) {
+  const View block = view(name, device);
+  if (backend_ == nullptr) {
+    if (block.bytes() > 0) std::memmove(block.data, from, static_cast<size_t>(block.bytes()));
+    return;
+  }
+  backend_->copy(block.data, from, block.bytes(), Backend::compute);
+  backend_->synchronize(Backend::compute);
+}
+
 int64_t State::bytes(int device) const {
   int64_t sum = 0;
-  for (const Buffer& b : buffers_[static_cast<size_t>(device)]) sum += (b.bytes() + kAlignment - 1) / kAlignment * kAlignment;
+  for (const Memory& b : buffers_[static_cast<size_t>(device)]) sum += (b.bytes() + kAlignment - 1) / kAlignment * kAlignment;
   return sum;
 }
 
@@ -53,13 +74,16 @@ void State::init(uint64_t seed, int threads) {
       const Rect rect = local_rect(mesh_, e.type.shape, e.layout, devices_[d]);
       std::vector<int64_t> begin;
       for (const Block& b : rect.dims) begin.push_back(b.begin);
-      const View view{buffers_[d][i].data(), e.type.dtype, rect.shape()};
+      const Memory& memory = buffers_[d][i];
+      const Buffer host(backend_ != nullptr ? memory.bytes() : 0);
+      const View view{backend_ != nullptr ? host.data() : memory.data(), e.type.dtype, rect.shape()};
       switch (e.init.kind) {
         case Init::zeros: fill_constant(view, 0); break;
         case Init::ones: fill_constant(view, 1); break;
         case Init::normal: fill_normal(view, e.type.shape, begin, static_cast<int64_t>(seed), e.name, e.init.scale, threads); break;
         case Init::uniform: fill_uniform(view, e.type.shape, begin, static_cast<int64_t>(seed), e.name, e.init.scale, threads); break;
       }
+      if (backend_ != nullptr) write(e.name, static_cast<int>(d), host.data());
     }
   }
 }
@@ -68,7 +92,10 @@ std::vector<double> State::gather(std::string_view name) const {
   const StateEntry* e = find(name);
   MESHARD_CHECK(e != nullptr, fmt::format("the state has no \"{}\"", name));
   std::vector<View> blocks;
-  for (size_t d = 0; d < devices_.size(); ++d) blocks.push_back(view(name, static_cast<int>(d)));
+  std::vector<Buffer> copies;
+  for (size_t d = 0; d < devices_.size(); ++d) {
+    blocks.push_back(read(name, static_cast<int>(d), copies.emplace_back()));
+  }
   return put_together(mesh_, e->type.shape, e->layout, devices_, blocks);
 }
 

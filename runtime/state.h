@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "meshard/backend/backend.h"
 #include "meshard/base/buffer.h"
 #include "meshard/ir/program.h"
 
@@ -25,15 +26,18 @@ struct StateEntry {
 
 class State {
  public:
-  // Allocates the blocks of main's params and states for each of `devices`.
-  State(const Program& local, std::vector<Rank> devices);
+  // Allocates the blocks of main's params and states for each of `devices`, in the memory of `backend` if there is one.
+  State(const Program& local, std::vector<Rank> devices, Backend* backend = nullptr);
 
   const Mesh& mesh() const { return mesh_; }
   std::span<const Rank> devices() const { return devices_; }
   std::span<const StateEntry> entries() const { return entries_; }
   const StateEntry* find(std::string_view name) const;
-  // The block that the i-th device of this process holds.
+  // The block that the i-th device of this process holds; the host can only read it where there is no backend.
   View view(std::string_view name, int device) const;
+  // The same block in the host's memory: as it is where there is no backend, else a copy in `copy`.
+  View read(std::string_view name, int device, Buffer& copy) const;
+  void write(std::string_view name, int device, const void* from);
   int64_t bytes(int device) const;
 
   void init(uint64_t seed, int threads = 1);
@@ -47,7 +51,8 @@ class State {
   std::vector<Rank> devices_;
   std::vector<StateEntry> entries_;
   std::map<std::string, int, std::less<>> by_name_;
-  std::vector<std::vector<Buffer>> buffers_;  // [device][entry]
+  Backend* backend_;
+  std::vector<std::vector<Memory>> buffers_;  // [device][entry]
 };
 
 // The whole tensor from the blocks of `devices`, pending reductions done. Needs all devices unless the layout is replicated.

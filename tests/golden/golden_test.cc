@@ -22,6 +22,7 @@
 #include <regex>
 #include <sstream>
 
+#include "meshard/backend/backend.h"
 #include "meshard/ir/parse.h"
 #include "meshard/models/plans.h"
 #include "meshard/models/train_step.h"
@@ -175,6 +176,22 @@ TEST_CASE("golden programs") {
         INFO(check.text());
         CHECK(check.good(2e-4));
       }
+    }
+  }
+}
+
+TEST_CASE("golden programs on an emulated device") {
+  const auto device = emulated_backend();
+  for (const File& f : files("golden")) {
+    DYNAMIC_SECTION(f.path.filename().string()) {
+      const Source s = source(f);
+      if (f.directive("run") == "parse" && !s.program.mesh) continue;
+      CompileOptions options;
+      options.backend = device.get();
+      const Compiled compiled = s.plan ? compile(s.program, *s.plan, s.mesh, options) : compile(s.program, options);
+      const CheckResult check = check_partition(s.program, compiled, 7, 1, device.get());
+      INFO(check.text());
+      CHECK(check.good(2e-4));
     }
   }
 }

@@ -68,25 +68,27 @@ std::string Job::name() const {
 
 Compiled compile_job(const Job& job) {
   const Program program = trace_job(job);
-  if (job.plan.empty()) return compile(without_layouts(program));
-  return compile(program, Plan::parse(*builtin_plan(job.plan), job.plan + ".plan"), Mesh::parse(job.mesh));
+  CompileOptions options;
+  options.backend = job.backend;
+  if (job.plan.empty()) return compile(without_layouts(program), options);
+  return compile(program, Plan::parse(*builtin_plan(job.plan), job.plan + ".plan"), Mesh::parse(job.mesh), options);
 }
 
 Outcome train_job(const Job& job) {
   const Compiled compiled = compile_job(job);
   const auto devices = static_cast<int>(compiled.bill.mesh.size());
-  const auto owned = lockstep_communicators(devices);
+  const auto owned = lockstep_communicators(devices, job.backend);
   std::vector<Communicator*> comms;
   std::vector<Rank> ranks;
   for (const auto& c : owned) {
     comms.push_back(c.get());
     ranks.push_back(c->rank());
   }
-  State state(compiled.local, ranks);
+  State state(compiled.local, ranks, job.backend);
   state.init(/*seed=*/7);
   Outcome out;
   for (const StateEntry& e : state.entries()) out.first[e.name] = state.gather(e.name);
-  Executor executor(compiled, &state, comms);
+  Executor executor(compiled, &state, comms, {.backend = job.backend, .graph = job.graph});
   for (int64_t step = 0; step < job.steps; ++step) {
     feed(executor, job, compiled.global, step);
     executor.run();

@@ -19,6 +19,8 @@ struct Job {
   Dtype dtype = Dtype::f64;
   int64_t batch = 5, seq = 16, steps = 5;
   int64_t accumulate = 1;
+  Backend* backend = nullptr;  // null: the host
+  bool graph = true;
   std::string name() const;
 };
 
