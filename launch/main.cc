@@ -1,9 +1,10 @@
-// The meshard command: train | plan | partition | reshard. Exit status: 0 done, 1 a check failed, 2 the caller's error, 3 our bug.
+// The meshard command: train | plan | partition | reshard | bench. Exit status: 0 done, 1 a check failed, 2 the caller's error, 3 our bug.
 #include <fmt/format.h>
 
 #include <algorithm>
 
 #include "meshard/ir/parse.h"
+#include "meshard/launch/bench.h"
 #include "meshard/launch/options.h"
 #include "meshard/launch/plan.h"
 #include "meshard/launch/report.h"
@@ -128,6 +129,30 @@ int run_reshard(Job& job, std::span<const std::string> words) {
                        args.integer("ranks-per-host", 0));
 }
 
+std::vector<Flag> bench_flags() {
+  return {{Flag::integer, "threads", "N", "of each kernel; default: the cores, shared by the ranks of the host", 1, 4096},
+          {Flag::number, "seconds", "X", "for each figure, at least; 0.2 otherwise", 0, 1e3},
+          {Flag::text, "only", "kernels|collectives", "one of the two tables", 0, 0, {"kernels", "collectives"}},
+          {Flag::text, "json", "FILE", "write the figures as JSON"}};
+}
+
+int run_bench(Job& job, std::span<const std::string> words) {
+  BenchOptions o;
+  std::string error;
+  try {
+    const Args args = Args::parse(words, bench_flags());
+    no_positional(args);
+    o.threads = threads_of(args, job);
+    o.seconds = args.number("seconds", 0.2);
+    o.only = args.text("only");
+    o.json = args.text("json");
+  } catch (const UserError& e) {
+    error = e.what();
+  }
+  job.agree(error);
+  return bench(job, o);
+}
+
 struct Command {
   const char* name;
   const char* purpose;
@@ -139,7 +164,8 @@ std::vector<Command> commands() {
   return {{"train", "train a model on a text, on one process or many", run_train, train_flags()},
           {"plan", "the communication bill of a training step, on any virtual mesh", run_plan, plan_flags()},
           {"partition", "FILE: program text in, the local program out", run_partition, partition_flags()},
-          {"reshard", "TYPE FROM TO: the steps between two layouts", run_reshard, reshard_flags()}};
+          {"reshard", "TYPE FROM TO: the steps between two layouts", run_reshard, reshard_flags()},
+          {"bench", "kernels and collectives against what this machine can do", run_bench, bench_flags()}};
 }
 
 std::string usage(std::span<const Command> list) {
@@ -155,7 +181,7 @@ std::string usage(std::span<const Command> list) {
 int run(Job& job, std::span<const std::string> words) {
   const std::vector<Command> list = commands();
   const std::string title = "meshard: training and running models too large for one device\n\n";
-  if (words.empty()) throw UserError("which command? train, plan, partition or reshard; see meshard --help");
+  if (words.empty()) throw UserError("which command? train, plan, partition, reshard or bench; see meshard --help");
   if (words[0] == "--help" || words[0] == "-h" || words[0] == "help") {
     if (job.first()) fmt::print("{}{}", title, usage(list));
     return 0;

@@ -113,6 +113,14 @@ void check_tokens(const TrainOptions& o) {
 
 }  // namespace
 
+int threads_of(const Args& args, const Job& job) {
+  const auto threads = static_cast<int>(args.integer("threads", default_threads(job)));
+  if (const int64_t cores = sysconf(_SC_NPROCESSORS_ONLN); cores > 0 && threads > cores) {
+    throw UserError(fmt::format("--threads {}, but this host has {} core{}; give at most {}", threads, cores, cores == 1 ? "" : "s", cores));
+  }
+  return threads;
+}
+
 TrainOptions model_options(const Args& args, const Job& job) {
   if (args.text("dtype") == "bf16") throw UserError("--dtype bf16 is not built yet; use f32 or f64");
   TrainOptions o;
@@ -126,12 +134,9 @@ TrainOptions model_options(const Args& args, const Job& job) {
   check_tokens(o);
   o.accumulate = args.integer("accumulate", 1);
   o.dtype = args.text("dtype", "f32") == "f64" ? Dtype::f64 : Dtype::f32;
-  o.threads = static_cast<int>(args.integer("threads", default_threads(job)));
+  o.threads = threads_of(args, job);
   set_optimize(args, o.compile);
   o.compile.threads = o.threads;
-  if (const int64_t cores = sysconf(_SC_NPROCESSORS_ONLN); cores > 0 && o.threads > cores) {
-    throw UserError(fmt::format("--threads {}, but this host has {} core{}; give at most {}", o.threads, cores, cores == 1 ? "" : "s", cores));
-  }
   if (o.batch % o.accumulate != 0) throw UserError(fmt::format("--batch {} does not divide into --accumulate {} micro-batches", o.batch, o.accumulate));
   return o;
 }

@@ -13,6 +13,8 @@ std::vector<Flag> model_flags();
 // The same with those that say which rewrites of the local program run, and how: --without, --bucket, --memory, --overlap.
 std::vector<Flag> with_optimize_flags(std::vector<Flag> flags);
 void set_optimize(const Args& args, CompileOptions& options);
+// --threads, or this process's share of the cores; no more than there are.
+int threads_of(const Args& args, const Job& job);
 TrainOptions model_options(const Args& args, const Job& job);
 
 // Errors name the file and say what to check; `what` is what was looked for: "program".

@@ -32,6 +32,9 @@ size='[0-9.]+ [KMGTP]iB'
 refused_like "the run needs $size on host [^ ]+ \\(2 x $size a device\\), but $size are free; take a smaller --batch, --seq or model, or a mesh and plan that split more" \
   "${mpi[@]}" "$meshard" train --text text --model gpt-1.5b --batch 2048 --seq 128 --threads 1 "${data[@]}"
 
+wants 0 "${mpi[@]}" "$meshard" bench --only collectives --seconds 0 --threads 1 --json bench.json
+json bench.json 'j["ranks"] == 2 and len(j["collectives"]) == 20 and all(c["seconds"] > 0 for c in j["collectives"])'
+
 # One rank alone.
 refused 'rank 1: --text nothere: there is no such file or folder' "${mpi[@]}" ./each text nothere "${train[@]}" --text text "${data[@]}"
 refused 'rank 0: --text nothere: there is no such file or folder' "${mpi[@]}" ./each nothere text "${train[@]}" --text nothere "${data[@]}"

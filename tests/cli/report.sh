@@ -22,4 +22,13 @@ wants 2 "$meshard" train "${small[@]}" --text text --steps 3000 --rate 1000 --wa
 pattern="^meshard: step [0-9]+: the loss is .*, the gradient's norm (inf|nan): it begins where .* gives (inf|-inf|nan) in %.*on rank 0; "
 pattern+='the largest number in its operands is .*; try a lower --rate or a longer --warmup$'
 [[ $(cat err) =~ $pattern ]] || fail "numbers that are not finite: $(cat err)"
+
+# The machine against itself: every row has a figure and a bound.
+wants 0 "$meshard" bench --seconds 0 --threads 1 --json bench.json
+printed "in a product of 2048 x 2048 x 2048"
+json bench.json 'j["version"] == 1 and j["matmul_flops"] > 1e8 and j["copy_bytes"] > 1e7'
+json bench.json 'len(j["kernels"]) == 18 and all(k["seconds"] > 0 and k["bound_seconds"] > 0 and k["bytes"] > 0 for k in j["kernels"])'
+json bench.json 'j["kernels"][0]["flops"] == 2 * 1024 * 768 * 3072'
+refused "--only collectives: one process has nobody to talk to; start more, as with mpirun -n 2 meshard bench" "$meshard" bench --only collectives
+refused "cannot write none/bench.json; check the folder and its permissions" "$meshard" bench --json none/bench.json
 finish

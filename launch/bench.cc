@@ -1,0 +1,255 @@
+#include "meshard/launch/bench.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <vector>
+
+#include "meshard/base/buffer.h"
+#include "meshard/collectives/lockstep.h"
+#include "meshard/ir/parse.h"
+#include "meshard/kernels/machine.h"
+#include "meshard/ops/table.h"
+#include "meshard/runtime/compile.h"
+#include "meshard/runtime/executor.h"
+#include "meshard/runtime/profile.h"
+
+namespace meshard {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// An op on blocks of the size that a model of some hundred million parameters gives it.
+struct Work {
+  const char* what;
+  const char* op;
+  const char* operands;
+  const char* attributes;
+  const char* results;
+  double share = 1;  // of the op's flops that are asked for: half of an attention's under a causal mask
+};
+
+constexpr Work kWorks[] = {
+    {"product", "einsum", "f32[1024,768], f32[768,3072]", "{rule = \"i k, k j -> i j\"}", "f32[1024,3072]"},
+    {"product, gradient of a", "einsum", "f32[1024,3072], f32[768,3072]", "{rule = \"i j, k j -> i k\"}", "f32[1024,768]"},
+    {"product, gradient of b", "einsum", "f32[1024,768], f32[1024,3072]", "{rule = \"i k, i j -> k j\"}", "f32[768,3072]"},
+    {"logits", "einsum", "f32[256,768], f32[50257,768]", "{rule = \"i k, v k -> i v\"}", "f32[256,50257]"},
+    {"one row", "einsum", "f32[1,768], f32[768,3072]", "{rule = \"i k, k j -> i j\"}", "f32[1,3072]"},
+    {"attention of 256", "attention", "f32[4,12,256,64], f32[4,12,256,64], f32[4,12,256,64]", "{causal = true}", "f32[4,12,256,64], f32[4,12,256]", 0.5},
+    {"its gradient", "attention_vjp",
+     "f32[4,12,256,64], f32[4,12,256,64], f32[4,12,256,64], f32[4,12,256,64], f32[4,12,256], f32[4,12,256,64]", "{causal = true}",
+     "f32[4,12,256,64], f32[4,12,256,64], f32[4,12,256,64]", 0.5},
+    {"attention of 2,048", "attention", "f32[1,8,2048,64], f32[1,8,2048,64], f32[1,8,2048,64]", "{causal = true}", "f32[1,8,2048,64], f32[1,8,2048]", 0.5},
+    {"its gradient", "attention_vjp",
+     "f32[1,8,2048,64], f32[1,8,2048,64], f32[1,8,2048,64], f32[1,8,2048,64], f32[1,8,2048], f32[1,8,2048,64]", "{causal = true}",
+     "f32[1,8,2048,64], f32[1,8,2048,64], f32[1,8,2048,64]", 0.5},
+    {"layer norm", "layer_norm", "f32[1024,768], f32[768], f32[768]", "{eps = 1e-05}", "f32[1024,768], f32[1024], f32[1024]"},
+    {"its gradient", "layer_norm_vjp", "f32[1024,768], f32[768], f32[1024], f32[1024], f32[1024,768]", "", "f32[1024,768], f32[768], f32[768]"},
+    {"gelu", "gelu", "f32[1024,3072]", "", "f32[1024,3072]"},
+    {"its gradient", "gelu_vjp", "f32[1024,3072], f32[1024,3072]", "", "f32[1024,3072]"},
+    {"sum of two", "add", "f32[1024,3072], f32[1024,3072]", "", "f32[1024,3072]"},
+    {"cross entropy", "cross_entropy", "f32[256,50257], i32[256]", "", "f32[256], f32[256]"},
+    {"its gradient", "cross_entropy_vjp", "f32[256,50257], i32[256], f32[256], f32[256]", "", "f32[256,50257]"},
+    {"embedding", "embedding", "i32[4096], f32[4096,768]", "", "f32[4096,768]"},
+    {"optimizer", "adamw", "f32[2048,3072], f32[2048,3072], f32[2048,3072], f32[2048,3072], f32[], f32[], f32[]", "{decay = 0.1}",
+     "f32[2048,3072], f32[2048,3072], f32[2048,3072]"},
+};
+
+// "f32[4,3], i32[4]" as types.
+std::vector<std::string> split_types(std::string_view text) {
+  std::vector<std::string> out;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = text.find(']', at) + 1;
+    out.emplace_back(text.substr(at, end - at));
+    at = std::min(text.size(), end + 2);
+  }
+  return out;
+}
+
+std::string program_text(const Work& w) {
+  std::string params, operands, results, types;
+  int n = 0;
+  for (const std::string& type : split_types(w.operands)) {
+    params += fmt::format("{}%x{}: {}", n == 0 ? "" : ", ", n, type);
+    operands += fmt::format("{}%x{}", n == 0 ? "" : ", ", n);
+    ++n;
+  }
+  n = 0;
+  for (const std::string& type : split_types(w.results)) {
+    results += fmt::format("{}%y{}", n == 0 ? "" : ", ", n);
+    types += fmt::format("{}{}", n == 0 ? "" : ", ", type);
+    ++n;
+  }
+  return fmt::format("func main({}) {{\n  {} = {} {} {} : {}\n  return {}\n}}\n", params, results, w.op, operands, w.attributes, types, results);
+}
+
+// Numbers around zero whose scale keeps products of rows near one; ids; a scale, a rate and a step above zero.
+void fill(const View& v, int64_t ids) {
+  uint32_t state = 12345;
+  for (int64_t i = 0; i < v.elements(); ++i) {
+    state = state * 1664525u + 1013904223u;
+    if (v.dtype == Dtype::i32) {
+      v.as<int32_t>()[i] = static_cast<int32_t>((state >> 8) % static_cast<uint32_t>(ids));
+    } else {
+      v.as<float>()[i] = v.shape.rank() == 0 ? 1.0f : static_cast<float>(state >> 8) * 0x1p-24f - 0.5f;
+    }
+  }
+}
+
+struct Timing {
+  double seconds = 0, flops = 0, bytes = 0;
+};
+
+// The best of the runs that take `least` seconds together, all ranks beginning at once.
+template <class Call>
+double best_seconds(Job& job, double least, const Call& call) {
+  using Clock = std::chrono::steady_clock;
+  constexpr int kMost = 2000;
+  call();
+  job.gather("");
+  double best = 1e30, sum = 0;
+  for (int i = 0; i < kMost && (i < 3 || sum < least); ++i) {
+    const Clock::time_point begin = Clock::now();
+    call();
+    const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    best = std::min(best, seconds);
+    sum += seconds;
+  }
+  return best;
+}
+
+Timing time_kernel(Job& job, const Work& w, int threads, double least) {
+  CompileOptions options;
+  options.threads = threads;
+  Program program = parse_program(program_text(w), "bench", op_table());
+  program.mesh = Mesh();
+  const Compiled compiled = compile(program, options);
+  auto comms = lockstep_communicators(1);
+  Communicator* const comm = comms[0].get();
+  Executor run(compiled, nullptr, std::span(&comm, 1), {.threads = threads});
+  const Flat& flat = run.flat();
+  Timing t;
+  int64_t rows = 1;  // what ids may name: the rows of a table, or the columns of scores
+  for (int v : flat.params) {
+    const Shape& shape = flat.values[static_cast<size_t>(v)].local;
+    if (shape.rank() == 2) rows = shape[0] == 4096 ? shape[0] : shape[1];
+  }
+  for (int v : flat.params) {
+    fill(run.value(0, v), rows);
+    t.bytes += static_cast<double>(run.value(0, v).bytes());
+  }
+  for (int v : flat.results) t.bytes += static_cast<double>(run.value(0, v).bytes());
+  for (size_t i = 0; i < flat.steps.size(); ++i) t.flops += run.step_info(0, static_cast<int>(i)).flops * w.share;
+  t.seconds = best_seconds(job, least, [&] { run.run(); });
+  return t;
+}
+
+std::string size_text(int64_t bytes) {
+  return bytes < 1024 ? fmt::format("{} B", bytes) : bytes < (1 << 20) ? fmt::format("{} KiB", bytes >> 10) : fmt::format("{} MiB", bytes >> 20);
+}
+
+std::string rate_text(double per_second, const char* unit) { return fmt::format("{:.1f} G{}/s", per_second * 1e-9, unit); }
+
+// The mean over the ranks, on every rank.
+double over_ranks(Job& job, double mine) {
+  double sum = 0;
+  for (const std::string& s : job.gather(fmt::format("{}", mine))) sum += std::stod(s);
+  return sum / job.size();
+}
+
+void bench_kernels(Job& job, const BenchOptions& o, const MachineBounds& machine, Json& json) {
+  if (job.first()) fmt::print("\n{:<26}{:<20}{:>12}{:>18}{:>12}{:>10}\n", "kernel", "op", "us", "flops", "bytes", "of bound");
+  for (const Work& w : kWorks) {
+    Timing t = time_kernel(job, w, o.threads, o.seconds);
+    t.seconds = over_ranks(job, t.seconds);
+    const double bound = std::max(t.flops / machine.matmul_flops, t.bytes / machine.copy_bytes);
+    json["kernels"].push_back({{"what", w.what}, {"op", w.op}, {"operands", w.operands}, {"seconds", t.seconds}, {"flops", t.flops}, {"bytes", t.bytes},
+                               {"bound_seconds", bound}});
+    if (!job.first()) continue;
+    fmt::print("{:<26}{:<20}{:>12.1f}{:>18}{:>12}{:>8.0f} %\n", w.what, w.op, t.seconds * 1e6, rate_text(t.flops / t.seconds, "FLOP"),
+               rate_text(t.bytes / t.seconds, "B"), 100 * bound / t.seconds);
+    std::fflush(stdout);
+  }
+}
+
+// Bytes that one of p ranks reads and writes for a value of n bytes, at least.
+double touched(Collective kind, double n, double p) {
+  switch (kind) {
+    case Collective::all_reduce: return (n + n / p) + ((p - 1) / p * n + n);  // its blocks of all are added, then gathered
+    case Collective::reduce_scatter: return n + n / p;
+    default: return 2 * n;
+  }
+}
+
+void bench_collectives(Job& job, Communicator& comm, double least, const MachineBounds& machine, Json& json) {
+  const int p = job.size();
+  const Mesh mesh = Mesh::parse(fmt::format("ranks={}", p));
+  const Group group(mesh, mesh.all(), comm.rank());
+  if (job.first()) fmt::print("\n{:<26}{:<20}{:>12}{:>18}{:>12}{:>10}\n", fmt::format("collective, {} ranks", p), "bytes of the value", "us", "received", "", "of bound");
+  for (const Collective kind : {Collective::all_reduce, Collective::all_gather, Collective::reduce_scatter, Collective::all_to_all}) {
+    for (const int64_t bytes : {int64_t{1} << 10, int64_t{64} << 10, int64_t{1} << 20, int64_t{16} << 20, int64_t{64} << 20}) {
+      const int64_t block = std::max<int64_t>(1, bytes / 4 / p), n = block * p;
+      Buffer from(n * 4), to(n * 4);
+      std::fill_n(reinterpret_cast<float*>(from.data()), n, 1.0f);
+      const std::vector<int64_t> counts(static_cast<size_t>(p), block);
+      const CollectiveCall call{.kind = kind, .group = &group, .send = from.data(), .receive = to.data(),
+                                .send_elements = kind == Collective::all_reduce ? n : 0, .counts = counts, .send_counts = counts, .label = "bench"};
+      // As many calls on all ranks: each waits for the others. About 1 GB/s is expected.
+      const double expected = 3 * (static_cast<double>(bytes) * 1e-9 + 1e-5);
+      const int calls = static_cast<int>(std::clamp(least / expected, 1.0, 2000.0));
+      const auto repeat = [&] {
+        for (int i = 0; i < calls; ++i) comm.run(call);
+      };
+      repeat();
+      double seconds = 1e30;
+      for (int turn = 0; turn < 3; ++turn) {
+        job.gather("");
+        const int64_t begin = Profile::now();
+        repeat();
+        seconds = std::min(seconds, over_ranks(job, static_cast<double>(Profile::now() - begin) * 1e-9 / calls));
+      }
+      const double bound = touched(kind, static_cast<double>(n) * 4, p) / machine.copy_bytes;
+      const auto received = static_cast<double>(received_bytes(call));
+      json["collectives"].push_back({{"kind", name(kind)}, {"bytes", n * 4}, {"seconds", seconds}, {"received_bytes", received}, {"bound_seconds", bound}});
+      if (!job.first()) continue;
+      fmt::print("{:<26}{:<20}{:>12.1f}{:>18}{:>12}{:>8.0f} %\n", name(kind), size_text(n * 4), seconds * 1e6, rate_text(received / seconds, "B"), "",
+                 100 * bound / seconds);
+      std::fflush(stdout);
+    }
+  }
+}
+
+}  // namespace
+
+int bench(Job& job, const BenchOptions& o) {
+  std::string error;
+  if (o.only == "collectives" && job.size() == 1) error = "--only collectives: one process has nobody to talk to; start more, as with mpirun -n 2 meshard bench";
+  std::ofstream out;
+  if (!o.json.empty() && job.first()) {
+    out.open(o.json, std::ios::trunc);
+    if (!out) error = fmt::format("cannot write {}; check the folder and its permissions", o.json);
+  }
+  job.agree(error);
+  job.gather("");
+  MachineBounds machine = measure_machine(o.threads);
+  machine = {over_ranks(job, machine.matmul_flops), over_ranks(job, machine.copy_bytes)};
+  Json json{{"format", "meshard bench"}, {"version", 1}, {"host", Job::host()}, {"ranks", job.size()}, {"threads", o.threads},
+            {"matmul_flops", machine.matmul_flops}, {"copy_bytes", machine.copy_bytes}};
+  if (job.first()) {
+    fmt::print("{} process{} of {} thread{}. Each reaches, all at the same time: {} in a product of 2048 x 2048 x 2048, {} in a copy\n", job.size(),
+               job.size() == 1 ? "" : "es", o.threads, o.threads == 1 ? "" : "s", rate_text(machine.matmul_flops, "FLOP"), rate_text(machine.copy_bytes, "B"));
+  }
+  if (o.only != "collectives") bench_kernels(job, o, machine, json);
+  if (o.only != "kernels" && job.size() > 1) {
+    const auto devices = job.devices(job.size(), false, "");
+    bench_collectives(job, *devices[0], o.seconds, machine, json);
+  }
+  if (out.is_open()) out << json.dump(1) << "\n" << std::flush;
+  return 0;
+}
+
+}  // namespace meshard
