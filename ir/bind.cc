@@ -130,7 +130,8 @@ class Binder {
     t.leading = t.has_leading() ? leading_ : 0;
     if (t.type == nullptr) return;
     const int rank = t.type->shape.rank();
-    const bool least = t.has_leading() && !t.result;
+    const bool least = t.has_leading() && !t.result && (def_.repeats || leading_ == 0);
+    if (!least && t.has_leading() && !t.result && rank < t.written() + leading_) lacks_dimensions(t);
     if (least ? rank >= t.written() : rank == t.written() + t.leading) {
       t.leading = rank - t.written();
       return;
@@ -139,6 +140,14 @@ class Binder {
     const Rule term{{}, {*t.term}, {}, {}};
     fail(fmt::format(": {} has {} dimension{}, the rule expects {}{}: \"{}\"", t.str(), rank, rank == 1 ? "" : "s",
                      least ? "at least " : "", expected, term.str().substr(4)));
+  }
+
+  [[noreturn]] void lacks_dimensions(const Tensor& t) const {
+    const auto most = std::find_if(tensors_.begin(), tensors_.end(), [&](const Tensor& o) {
+      return o.has_leading() && o.type != nullptr && o.type->shape.rank() - o.written() == leading_;
+    });
+    fail(fmt::format(": {} lacks dimensions of {}, and {} repeats none; broadcast it first", t.str(), most->str(),
+                     def_.name));
   }
 
   void number_factors(const Tensor& t) {
@@ -209,10 +218,10 @@ class Binder {
       const int d = leading_dim(t, i);
       if (d < 0 || t.type == nullptr) continue;
       const int64_t size = t.type->shape[d];
-      if (from == nullptr || (f.size == 1 && !t.result)) {
+      if (from == nullptr || (def_.repeats && f.size == 1 && !t.result)) {
         f.size = size;
         from = &t;
-      } else if (size != f.size && (size != 1 || t.result)) {
+      } else if (size != f.size && (size != 1 || t.result || !def_.repeats)) {
         leading_conflict(*from, leading_dim(*from, i), t, d);
       }
     }
@@ -220,8 +229,10 @@ class Binder {
 
   [[noreturn]] void leading_conflict(const Tensor& a, int da, const Tensor& b, int db) const {
     const int64_t x = a.type->shape[da], y = b.type->shape[db];
-    if (da == db) fail(fmt::format(": dimension {} is {} in {} but {} in {}", da, x, a.str(), y, b.str()));
-    fail(fmt::format(": dimension {} of {} is {} but dimension {} of {} is {}", da, a.str(), x, db, b.str(), y));
+    const bool repeated = !def_.repeats && !b.result && (x == 1 || y == 1);
+    const std::string remedy = repeated ? fmt::format("; {} repeats none: broadcast it first", def_.name) : "";
+    if (da == db) fail(fmt::format(": dimension {} is {} in {} but {} in {}{}", da, x, a.str(), y, b.str(), remedy));
+    fail(fmt::format(": dimension {} of {} is {} but dimension {} of {} is {}{}", da, a.str(), x, db, b.str(), y, remedy));
   }
 
   void single_sizes(const Tensor& t) {
@@ -317,7 +328,14 @@ class Binder {
 
 std::string rule_text(const OpDef& def, const Attributes& attributes, std::span<const Type> operands,
                       const Place& place) {
-  if (def.rule_for != nullptr) return def.rule_for(operands, attributes);
+  if (def.rule_for != nullptr) {
+    try {
+      return def.rule_for(operands, attributes);
+    } catch (const UserError& error) {
+      if (error.diagnostic().place.known()) throw;
+      throw UserError(place, error.diagnostic().text, error.diagnostic().notes);
+    }
+  }
   if (!def.rule.empty()) return std::string(def.rule);
   std::string_view text = attributes.text("rule");
   for (const AttributeSpec& spec : def.attributes) {

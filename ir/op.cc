@@ -145,6 +145,16 @@ std::vector<Type> infer_types(const OpDef& def, const Attributes& attributes, st
     if (!fits(type))
       throw UserError(place, fmt::format("{}: a result {} has more than 2^62 bytes", def.name, type.str()));
   }
+  if (def.check != nullptr) {
+    const std::string reason = [&] {
+      try {
+        return def.check(operands, types, attributes);
+      } catch (const UserError& error) {
+        throw UserError(place, error.diagnostic().text, error.diagnostic().notes);
+      }
+    }();
+    if (!reason.empty()) throw UserError(place, fmt::format("{}{}{}", def.name, reason[0] == '"' ? " " : ": ", reason));
+  }
   if (rule != nullptr) *rule = std::move(bound);
   return types;
 }

@@ -60,6 +60,12 @@ struct OpDef {
   std::vector<int> result_dtype;                     // missing entries are -1
   std::vector<std::optional<Dtype>> operand_dtypes;  // i32 for ids; missing: any float, equal to the other such
   bool integers = false;                             // operands without a dtype may also be i32, all of them
+  // Operands may lack dimensions of "..." or have size 1 there, and are then repeated, as numpy does. Where this is not
+  // set all operands have all of them.
+  bool repeats = false;
+  // What else must hold of types and attributes: the reason why it does not ("last dimension is 3, it must be even"), or
+  // "". Called when shapes agree with the rule.
+  std::string (*check)(std::span<const Type> operands, std::span<const Type> results, const Attributes&) = nullptr;
   bool explicit_type = false;                  // the result's type is part of the op (fill, iota, random, convert)
   std::vector<std::string_view> result_names;  // "", "rstd", "lse": how further results are called: X, X.rstd
 

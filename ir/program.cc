@@ -49,12 +49,18 @@ std::vector<std::vector<int>> users(const Function& f) {
 }
 
 std::vector<int64_t> run_counts(const Program& program) {
+  // More than anything is run; what multiplies it by a few bytes still fits.
+  constexpr int64_t kMost = int64_t{1} << 58;
   std::vector<int64_t> counts(program.functions.size());
   counts.back() = 1;
   // Callees stand before callers.
   for (size_t f = program.functions.size(); f-- > 0;) {
     for (const Op& op : program.functions[f].ops) {
-      if (op.callee >= 0) counts[static_cast<size_t>(op.callee)] += counts[f] * op.count;
+      if (op.callee < 0) continue;
+      int64_t& count = counts[static_cast<size_t>(op.callee)];
+      int64_t more = 0;
+      if (__builtin_mul_overflow(counts[f], op.count, &more) || more > kMost - count) more = kMost - count;
+      count += more;
     }
   }
   return counts;

@@ -12,6 +12,13 @@ namespace {
 using Term = Rule::Term;
 
 constexpr size_t kMostInTensor = 128;
+// Sizes are below it, or too large to be any.
+constexpr int64_t kMost = int64_t{1} << 62;
+
+int64_t times(int64_t a, int64_t b) {
+  int64_t out = 0;
+  return __builtin_mul_overflow(a, b, &out) || out > kMost ? kMost : out;
+}
 
 std::string factor_name(Scanner& in) {
   if (in.accept("...")) return "...";
@@ -158,7 +165,7 @@ bool BoundRule::reduced(int factor, int result) const {
 
 int64_t BoundRule::points() const {
   int64_t points = 1;
-  for (const Factor& f : factors) points *= f.size;
+  for (const Factor& f : factors) points = times(points, f.size);
   return points;
 }
 
@@ -168,7 +175,7 @@ std::vector<Shape> result_shapes(const BoundRule& rule) {
     Shape& shape = shapes.emplace_back();
     for (const BoundRule::Dim& dim : dims) {
       int64_t size = 1;
-      for (int f : dim) size *= rule.factors[static_cast<size_t>(f)].size;
+      for (int f : dim) size = times(size, rule.factors[static_cast<size_t>(f)].size);
       shape.dims.push_back(size);
     }
   }

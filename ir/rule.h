@@ -12,9 +12,9 @@
 //   "... -> "                              everything reduced
 //
 // In operands and a result: passes through. Only in operands: reduced, for each result by itself. Only in results:
-// made, its size an attribute of the same name (or from an explicit type, or a mark size(name=5)). "..." stands for any leading dimensions,
-// aligned at the last one as in numpy; an operand may lack leading ones, or have size 1 where another has more, and is
-// then repeated.
+// made, its size an attribute of the same name (or from an explicit type, or a mark size(name=5)). "..." stands for any
+// leading dimensions, aligned at the last one as in numpy. Where the op repeats operands (OpDef::repeats), one may lack
+// leading ones, or have size 1 where another has more.
 #pragma once
 
 #include <optional>

@@ -78,6 +78,8 @@ TextReader::Typed TextReader::typed() {
     const Place place = in_.place();
     out.below = in_.integer("a bound");
     if (out.below < 1) in_.fail(place, fmt::format("below={}: a bound is 1 or more", out.below));
+    if (out.below > int64_t{1} << 31)
+      in_.fail(place, fmt::format("below={}: an i32 is less than 2^31 = 2147483648", out.below));
     if (is_float(out.type.dtype))
       in_.fail(place, fmt::format("below is a bound of integers; the type is {}", out.type.str()));
   }

@@ -60,6 +60,7 @@ OpDef pair(std::string_view name, std::string_view purpose, PrepareFn reference,
   def.in_place = {{0, 0}, {0, 1}};
   def.reference = reference;
   def.cpu = cpu;
+  def.repeats = true;
   def.cases = {{"f32[5,3], f32[5,3]", "", "f32[5,3]"},    {"f32[2,5,3], f32[3]", "", "f32[2,5,3]"},
                {"f32[5,1], f32[3]", "", "f32[5,3]"},      {"f32[], f32[4]", "", "f32[4]"},
                {"f32[0,3], f32[3]", "", "f32[0,3]"},      {"f32[7,129], f32[7,129]", "", "f32[7,129]"},

@@ -39,6 +39,12 @@ void rope_gradient(Vjp& v) {
   v.set(0, v.builder().apply(rope_op(), {v.cotangent()}, back)[0]);
 }
 
+std::string even_rows(std::span<const Type> operands, std::span<const Type>, const Attributes&) {
+  const int64_t e = operands[0].shape.dims.back();
+  if (e % 2 == 0) return "";
+  return "the last dimension of operand 0 " + operands[0].str() + " is " + std::to_string(e) + ", it must be even";
+}
+
 // scale 0 stands for 1 / sqrt(e).
 std::vector<AttributeSpec> attention_attributes() { return {{"causal", true}, {"scale", 0.0}}; }
 
@@ -100,6 +106,7 @@ const OpDef& rope_op() {
       .purpose = "the pairs (j, j + e/2) turned by the angle t theta^(-2j/e); back with inverse",
       .rule = "... t e -> ... t e | whole(e)",
       .attributes = {{"theta", 10000.0}, {"inverse", false}},
+      .check = even_rows,
       .linear = {{0}},
       .flops_per_point = 6,
       .vjp = rope_gradient,

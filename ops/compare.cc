@@ -17,6 +17,7 @@ OpDef comparison(std::string_view name, std::string_view purpose, PrepareFn refe
   def.rule = kPair;
   def.result_dtype = {kInteger};
   def.integers = true;
+  def.repeats = true;
   def.remake = true;
   def.reference = reference;
   def.cases = {{"f32[5,3], f32[5,3]", "", "i32[5,3]"},
@@ -34,6 +35,7 @@ OpDef bits(std::string_view name, std::string_view purpose, PrepareFn reference)
   def.rule = kPair;
   def.result_dtype = {kInteger};
   def.operand_dtypes = {Dtype::i32, Dtype::i32};
+  def.repeats = true;
   def.in_place = {{0, 0}, {0, 1}};
   def.reference = reference;
   def.cases = {{"i32[5,3], i32[5,3]", "", "i32[5,3]", 100},
@@ -78,6 +80,7 @@ const OpDef& select_op() {
       .rule = "..., ..., ... -> ...",
       .operand_dtypes = {Dtype::i32},
       .integers = true,
+      .repeats = true,
       .linear = {{1, 2}},
       .in_place = {{0, 1}, {0, 2}},
       .vjp = select_vjp,

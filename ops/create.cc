@@ -45,6 +45,12 @@ void dropout_vjp(Vjp& v) {
   v.set(0, v.builder().apply(dropout_op(), {v.cotangent(), v.operand(1)}, v.attributes())[0]);
 }
 
+std::string dimension_there(std::span<const Type>, std::span<const Type> results, const Attributes& attributes) {
+  const int64_t dimension = attributes.integer("dimension");
+  if (dimension >= 0 && dimension < results[0].shape.rank()) return "";
+  return results[0].str() + " has no dimension " + std::to_string(dimension);
+}
+
 }  // namespace
 
 const OpDef& fill_op() {
@@ -67,6 +73,7 @@ const OpDef& iota_op() {
     OpDef d =
         made("iota", "the global index along a dimension", {{"dimension", int64_t{0}}}, reference::iota, cpu::iota);
     d.remake = true;
+    d.check = dimension_there;
     d.cases = {{"", "{dimension = 1}", "f32[5,3]"},
                {"", "{dimension = 0}", "i32[5,3]"},
                {"", "", "f32[4]"},

@@ -56,6 +56,7 @@ const OpDef& einsum_op() {
       .purpose = "the products of a and b, summed over every letter that the result lacks",
       .rule_for = einsum_rule,
       .attributes = {{"rule", std::string(), true}},
+      .repeats = true,
       .linear = {{0}, {1}},
       .flops_per_point = 2,
       .vjp = einsum_vjp,

@@ -16,6 +16,28 @@ std::string transpose_rule(std::span<const Type>, const Attributes& attributes) 
   return std::string(attributes.text("rule"));
 }
 
+// The letters of a term one after the other; those of "..." are one.
+std::vector<std::string> letters(const Rule::Term& term) {
+  std::vector<std::string> out;
+  for (const auto& dim : term.dims) out.insert(out.end(), dim.begin(), dim.end());
+  return out;
+}
+
+// The elements keep their order only where the letters do.
+std::string same_letters(std::span<const Type>, std::span<const Type>, const Attributes& attributes) {
+  const std::string_view text = attributes.text("rule");
+  check_none_lost("reshape", text);
+  check_none_made("reshape", text);
+  const Rule rule = Rule::parse(text);
+  if (letters(rule.operands[0]) == letters(rule.results[0])) return "";
+  return "\"" + std::string(text) + "\" has the letters in another order; transpose changes the order";
+}
+
+std::string no_letter_lost(std::span<const Type>, std::span<const Type>, const Attributes& attributes) {
+  check_none_lost("broadcast", attributes.text("rule"));
+  return "";
+}
+
 std::string turned_round(std::string_view text) {
   Rule rule = Rule::parse(text);
   std::swap(rule.operands, rule.results);
@@ -49,6 +71,7 @@ const OpDef& reshape_op() {
       .purpose = "the same elements in the same order: dimensions split into factors, merged, or of size 1",
       .attributes = {{"rule", std::string(), true}},
       .integers = true,
+      .check = same_letters,
       .linear = {{0}},
       .in_place = {{0, 0}},
       .remake = true,
@@ -99,6 +122,7 @@ const OpDef& broadcast_op() {
       .purpose = "repeated along the names that only the result has, whose sizes are attributes",
       .attributes = {{"rule", std::string(), true}},
       .integers = true,
+      .check = no_letter_lost,
       .linear = {{0}},
       .remake = true,
       .flops_per_point = 0,

@@ -4,6 +4,7 @@
 
 #include "meshard/ir/halo.h"
 #include "meshard/ir/parse.h"
+#include "meshard/runtime/alias.h"
 
 namespace meshard {
 namespace {
@@ -78,12 +79,13 @@ class Flattener {
   // Emits the ops of f; `map` has its parameters and gets its other values. In-place returns share their parameter's memory,
   // or are copied there at the end where the op that makes them may not write over what it reads.
   void body(const Function& f, const std::string& prefix, std::vector<int>& map) {
+    const Aliases aliases = find_aliases(program_, f);
     std::vector<int> target(f.values.size(), -1);
     std::vector<std::pair<ValueId, int>> late;
     for (const Return& r : f.returns) {
       if (r.in_place == ValueId::none || r.value == r.in_place) continue;
       const int param = map[index(r.in_place)];
-      if (f.value(r.value).op >= 0 && target[index(r.value)] < 0 && may_overwrite(f, r)) {
+      if (f.value(r.value).op >= 0 && target[index(r.value)] < 0 && may_overwrite(f, aliases, r)) {
         target[index(r.value)] = param;
       } else {
         late.push_back({r.value, param});
@@ -100,7 +102,12 @@ class Flattener {
         continue;
       }
       if (op.kind == Op::apply && op.def->identity && !op.def->collective) {
-        map[index(op.results[0])] = map[index(op.operands[0])];  // a role: another name for the same memory
+        const ValueId v = op.results[0];
+        map[index(v)] = map[index(op.operands[0])];  // a role: another name for the same memory
+        if (!aliases.copied[index(v)]) continue;
+        const int made = add(f, v, prefix);
+        copy(map[index(v)], made, f.value(v).name);
+        map[index(v)] = made;
         continue;
       }
       FlatStep step;
@@ -169,7 +176,7 @@ class Flattener {
 
   // Whether r's value can be written straight over its parameter: its maker doesn't read the parameter, or may do so in place,
   // and nothing that is made before it and read after it is affected (verify has checked the reads).
-  bool may_overwrite(const Function& f, const Return& r) const {
+  bool may_overwrite(const Function& f, const Aliases& aliases, const Return& r) const {
     const Op& maker = f.ops[static_cast<size_t>(f.value(r.value).op)];
     if (maker.kind != Op::apply) {
       // The callee writes over its own parameter; any other argument would need a copy.
@@ -185,7 +192,7 @@ class Flattener {
     if (maker.def->identity && !maker.def->collective) return false;  // writes nothing: another name for its operand
     if (!maker.guard.empty()) return false;
     for (size_t o = 0; o < maker.operands.size(); ++o) {
-      if (maker.operands[o] != r.in_place) continue;
+      if (aliases.source[index(maker.operands[o])] != r.in_place) continue;
       bool allowed = maker.def->collective == Collective::all_reduce;
       for (const auto& [result, operand] : maker.def->in_place) {
         allowed |= operand == static_cast<int>(o) && maker.results[static_cast<size_t>(result)] == r.value;

@@ -25,17 +25,17 @@ Program erase(const Program& program) {
       return map[index(v)] = ValueId(static_cast<int32_t>(g.values.size()) - 1);
     };
     for (ValueId v : f.params) g.params.push_back(keep(v, -1));
-    // Constants are made where they are first read, as in a local program.
+    // Constants are made where they are first read, and equal ones once: a local program makes them anew where it likes.
     std::vector<const Op*> constants(f.values.size(), nullptr);
-    std::map<std::string, ValueId, std::less<>> made;  // by base name: X and X@1 are one constant
+    std::map<std::string, ValueId, std::less<>> made;
     const auto read = [&](ValueId v) {
       if (v == ValueId::none) return v;
       if (map[index(v)] == ValueId::none && constants[index(v)] != nullptr) {
-        const std::string base(base_name(f.value(v).name));
-        if (const auto it = made.find(base); it != made.end()) return map[index(v)] = it->second;
         Op copy = *constants[index(v)];
+        const std::string says = std::string(copy.def->name) + copy.attributes.str() + f.value(v).type.str();
+        if (const auto it = made.find(says); it != made.end()) return map[index(v)] = it->second;
         copy.results = {keep(v, static_cast<int>(g.ops.size()))};
-        made[base] = copy.results[0];
+        made[says] = copy.results[0];
         g.ops.push_back(std::move(copy));
       }
       return map[index(v)];
@@ -45,7 +45,8 @@ Program erase(const Program& program) {
     }
     for (const Op& op : f.ops) {
       if (op.kind == Op::apply && op.def->identity) {
-        map[index(op.results[0])] = read(op.operands[0]);
+        map[index(op.results[0])] = map[index(op.operands[0])];
+        constants[index(op.results[0])] = constants[index(op.operands[0])];
         continue;
       }
       if (op.kind == Op::apply && op.operands.empty()) {

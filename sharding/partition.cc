@@ -114,11 +114,14 @@ class FunctionPartitioner {
     return s;
   }
 
+  void refuse(ValueId v, const Layout& from, const Layout& to) const {
+    const std::string why_not = reshard_obstacle(mesh_, from, to);
+    if (!why_not.empty()) throw UserError(in_.value(v).source, fmt::format("%{}: {}", in_.value(v).name, why_not));
+  }
+
   // Appends the steps from one copy to `to`; the last value is called `name` (empty: the next X@k).
   ValueId emit_steps(ValueId v, ValueId from, const Layout& to, const std::string& name, const std::string& why) {
-    if (const std::string why_not = reshard_obstacle(mesh_, layout(from), to); !why_not.empty()) {
-      throw UserError(in_.value(v).source, fmt::format("%{}: {}", in_.value(v).name, why_not));
-    }
+    refuse(v, layout(from), to);
     const std::vector<ReshardStep> steps = plan_reshard(mesh_, type(v).shape, layout(from), to);
     ValueId last = from;
     for (size_t i = 0; i < steps.size(); ++i) {
@@ -166,7 +169,7 @@ class FunctionPartitioner {
     for (ValueId c : copies) {
       if (layout(c) == to) return c;
     }
-    if (remade(v)) return remake(v, to);
+    if (remade(v)) return to.is_pending() && !zero(v) ? take_part(v, remake(v, to.without_pending()), to, name) : remake(v, to);
     ValueId from = copies[0];
     const auto& plan = choice_.copies[index(v)];
     for (const CopyChoice& c : plan) {
@@ -189,22 +192,29 @@ class FunctionPartitioner {
   }
 
   // As fetch; a sum that the value is whole for is taken in parts: all on the first device, zeros on the others.
-  ValueId fetch_part(ValueId v, const Layout& to, const std::string& why) {
+  ValueId fetch_part(ValueId v, const Layout& to, const std::string& why, const std::string& name = "", bool shared = true) {
     v = root(v);
-    if (copies_[index(v)].empty() && zero(v)) return fetch(v, to, why);
+    if (copies_[index(v)].empty() && zero(v)) return fetch(v, to, why, name, shared);
     const Layout whole = before_part(v, to);
-    if (whole == to) return fetch(v, to, why);
+    if (whole == to) return fetch(v, to, why, name, shared);
     for (ValueId c : copies_[index(v)]) {
       if (layout(c) == to) return c;
     }
-    const ValueId from = fetch(v, whole, why);
+    return take_part(v, fetch(v, whole, why, "", shared), to, name);
+  }
+
+  // All of the copy `from` on the first device of each sum of `to` that it is whole for, zeros on the others.
+  ValueId take_part(ValueId v, ValueId from, const Layout& to, const std::string& name) {
+    Layout before = to;
+    before.pending_of(Reduction::sum) = layout(from).pending_of(Reduction::sum);
+    refuse(v, layout(from), before);
     Op op;
     op.def = &parent_.in_.table->collective(Collective::slice);
     op.operands = {from};
-    op.over = to.pending_of(Reduction::sum) - whole.pending_of(Reduction::sum);
+    op.over = to.pending_of(Reduction::sum) - layout(from).pending_of(Reduction::sum);
     op.source = op_ != nullptr ? op_->source : in_.value(v).source;
     if (op_ != nullptr) op.guard = op_->guard;
-    const ValueId part = add_value(in_.value(v), copy_name(v), to, static_cast<int>(out_.ops.size()));
+    const ValueId part = add_value(in_.value(v), name.empty() ? copy_name(v) : name, to, static_cast<int>(out_.ops.size()));
     op.results = {part};
     out_.ops.push_back(std::move(op));
     copies_[index(v)].push_back(part);
@@ -261,8 +271,7 @@ class FunctionPartitioner {
       // A role's copy is its own: what is gathered in the forward pass is not held for the backward one.
       const std::string why = fmt::format("{} is laid out", op.def->role == Role::none ? "%" + info.name : fmt::format("the {} of %{}", name(op.def->role), in_.value(from).name));
       asked_ = true;
-      const ValueId whole = fetch(from, before_part(from, *info.layout), why, info.name, op.def->role == Role::none);
-      copy = layout(whole) == *info.layout ? whole : fetch_part(from, *info.layout, why);
+      copy = fetch_part(from, *info.layout, why, info.name, op.def->role == Role::none);
       asked_ = false;
       copies_[index(to)] = {copy};
     } else {  // with no layout of its own, it is what its operand is; a role that nobody gave reduces nothing

@@ -241,6 +241,7 @@ Prepared rope(const KernelSpec& spec) {
     }
   }
   return {0, [=, f = table().rotate, threads = spec.threads](const KernelCall& call) {
+            if (e == 0) return;
             parallel_parts(threads, rows.count, row_grain(rows), [&](int64_t, int64_t begin, int64_t end) {
               for (int64_t r = begin; r < end; ++r) {
                 const float* turn = turns->data() + r * e / stride % count * e;

@@ -21,6 +21,7 @@ inline const OpTable& op_table() {
     };
     OpDef& add = same("add");
     add.rule = "..., ... -> ...";
+    add.repeats = true;
     add.linear = {{0, 1}};
     same("gelu");
     OpDef& scale = same("scale");

@@ -21,6 +21,7 @@ OpDef op(std::string_view name, std::string_view rule, int results = 1) {
   def.name = name;
   def.rule = rule;
   def.results = results;
+  def.repeats = true;
   return def;
 }
 

@@ -20,6 +20,7 @@ struct Bound {
     def.name = name;
     def.rule = text;
     def.results = results;
+    def.repeats = true;
     def.zero_if_value0 = name == "fill";
     std::vector<Type> types, explicit_types;
     for (std::string_view t : operands) types.push_back(Type::parse(t));

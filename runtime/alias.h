@@ -1,0 +1,20 @@
+// Which values are another name for a value's memory, and where that does not do. A role or reshard that changes nothing
+// costs no step: its result is read where its operand lies, unless that is overwritten too early.
+#pragma once
+
+#include <vector>
+
+#include "meshard/ir/program.h"
+
+namespace meshard {
+
+struct Aliases {
+  std::vector<ValueId> source;  // of each value: in whose memory it lies; itself where no identity op makes it
+  std::vector<bool> copied;     // of each value: an identity op makes it, into memory of its own
+};
+
+// Of one function of a local program. A result of an identity op is copied if it is read after what replaces its source
+// is made, if a call takes over its own memory, or if it and its source leave the function as two values, of which a caller may overwrite one.
+Aliases find_aliases(const Program& program, const Function& f);
+
+}  // namespace meshard
