@@ -10,6 +10,7 @@
 #include <ctime>
 #include <fstream>
 #include <new>
+#include <vector>
 
 #include "meshard/base/error.h"
 #include "meshard/collectives/lockstep.h"
@@ -23,6 +24,8 @@ namespace {
 volatile std::sig_atomic_t stop_signal = 0;
 std::atomic<int64_t> stop_second = 0;
 static_assert(std::atomic<int64_t>::is_always_lock_free);
+
+constexpr size_t kHandlerStack = 256 << 10;  // a frame of wide registers takes some KiB
 
 void on_stop(int signal) {
   const int64_t now = std::time(nullptr);
@@ -105,10 +108,17 @@ std::vector<std::string> Job::gather(const std::string& text) {
 }
 
 void Job::stop_on_signals() {
-  std::signal(SIGINT, on_stop);
-  std::signal(SIGTERM, on_stop);
-  // mpirun hands this one on and waits, where SIGINT and SIGTERM make it end its ranks; Slurm sends it before a limit.
-  std::signal(SIGUSR1, on_stop);
+  // On a stack of its own: generated code of matrix products keeps data below the stack pointer, further than the
+  // system keeps clear of, and a handler on that stack writes over it.
+  static std::vector<char> memory(kHandlerStack);
+  const stack_t stack{.ss_sp = memory.data(), .ss_flags = 0, .ss_size = memory.size()};
+  sigaltstack(&stack, nullptr);
+  struct sigaction action = {};
+  action.sa_handler = on_stop;
+  action.sa_flags = SA_ONSTACK | SA_RESTART;
+  sigemptyset(&action.sa_mask);
+  // mpirun hands SIGUSR1 on and waits, where SIGINT and SIGTERM make it end its ranks; Slurm sends it before a limit.
+  for (int signal : {SIGINT, SIGTERM, SIGUSR1}) sigaction(signal, &action, nullptr);
 }
 
 bool Job::any_stop() {
