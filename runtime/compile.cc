@@ -65,7 +65,7 @@ Compiled run_once(Program program, std::vector<Pass> passes, const CompileOption
                     }});
   passes.push_back({"partition", Level::local, [&](const Program& p) {
                       if (options.keep_closed) out.closed = p;
-                      return partition(p, {}, &origins);
+                      return partition(p, &origins);
                     }});
   for (Pass& pass : optimize_passes(options.optimize)) passes.push_back(std::move(pass));
   out.global = program;

@@ -200,7 +200,12 @@ class Explainer {
       if (auto pin = find_root(g, f, v, reader, atom)) add(list, std::move(*pin), atom);
     }
     for (AtomId atom : value.layout->pending_atoms().list()) {
-      if (auto pin = pending_root(g, f, v, atom)) add(list, std::move(*pin), atom);
+      auto pin = pending_root(g, f, v, atom);
+      if (!pin) continue;
+      for (Reduction kind : {Reduction::max, Reduction::min}) {
+        if (value.layout->pending_of(kind).has(atom)) pin->reduction = kind;
+      }
+      add(list, std::move(*pin), atom);
     }
     return list;
   }

@@ -30,8 +30,9 @@ struct Asked {
   Place place;        // of the plan's line or the text; line 0: no line of the plan names it
   int function = -1;  // and the pinned value itself, in the closed program
   ValueId id = ValueId::none;
-  bool pending = false;  // axes that it splits became a sum
+  bool pending = false;  // axes that it splits became a sum, or a maximum or minimum
   bool elsewhere = false;  // axes that another tensor of the reader has
+  Reduction reduction = Reduction::sum;  // of a pending one
 };
 
 // One change of one line that removes a collective, or at least makes it cheaper.

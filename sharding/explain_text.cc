@@ -24,6 +24,9 @@ std::string seconds_text(int64_t ns) {
   return fmt::format("{:.2f} s", value / 1e9);
 }
 
+// "1 message", "2,000 messages".
+std::string counted(int64_t n, std::string_view what) { return fmt::format("{} {}{}", commas(n), what, n == 1 ? "" : "s"); }
+
 std::string share(int64_t part, int64_t all) {
   return all == 0 ? "" : fmt::format(", {:.1f} % of the step", 100.0 * static_cast<double>(part) / static_cast<double>(all));
 }
@@ -38,7 +41,7 @@ std::string asked_text(const std::vector<Asked>& list) {
   for (const Asked& a : list) {
     out += out.empty() ? "" : "; ";
     if (a.elsewhere) out += fmt::format("{} is taken by {} there, ", a.axes, a.value);
-    else if (a.pending) out += fmt::format("the sum over {} is from {}, ", a.axes, a.value);
+    else if (a.pending) out += fmt::format("the {} over {} is from {}, ", name(a.reduction), a.axes, a.value);
     else if (!a.axes.empty()) out += fmt::format("{} is from {}, ", a.axes, a.value);
     out += "by " + place_text(a.place);
   }
@@ -93,14 +96,14 @@ std::string Explanations::text(size_t most) const {
     side("to", e.to, e.read, e.to_asked);
     const std::string bound = e.reshard_bytes == e.reshard_lower_bound ? "the least for these layouts"
                                                                         : fmt::format("the least for these layouts is {} bytes", commas(e.reshard_lower_bound));
-    out += fmt::format("     cost  {} messages, about {}; {}\n", commas(e.messages), seconds_text(e.nanoseconds), bound);
+    out += fmt::format("     cost  {}, about {}; {}\n", counted(e.messages, "message"), seconds_text(e.nanoseconds), bound);
     for (const NotTaken& n : e.not_taken) out += fmt::format("     not taken: {}; bytes of all devices {}\n", n.what, signed_text(n.bytes_all_devices));
     if (!e.edits.empty() && !e.edits[0].removes) out += "     no change of one layout removes it\n";
     if (!e.edits.empty()) out += fmt::format("     {}: {}\n", e.edits[0].removes ? "without it" : "cheaper", edit_text(e.edits[0], *this));
     else if (e.edits_searched) out += "     no change of one layout removes it or makes it cheaper\n";
   }
-  return out + fmt::format("{} collectives a step, {} bytes on the busiest device ({}), {} messages, about {} one after the other\n",
-                           commas(collectives), commas(bytes), bytes_text(bytes), commas(messages), seconds_text(nanoseconds));
+  return out + fmt::format("{} a step, {} on the busiest device ({}), {}, about {} one after the other\n",
+                           counted(collectives, "collective"), counted(bytes, "byte"), bytes_text(bytes), counted(messages, "message"), seconds_text(nanoseconds));
 }
 
 std::string Explanations::json() const {

@@ -12,8 +12,8 @@ namespace {
 
 class Partitioner {
  public:
-  Partitioner(const Program& program, const PartitionOptions& options, const Origins* origins)
-      : in_(program), mesh_(*program.mesh), options_(options), origins_(origins), choices_(choose(program)), done_(program.functions.size(), -1) {
+  Partitioner(const Program& program, const Origins* origins)
+      : in_(program), mesh_(*program.mesh), origins_(origins), choices_(choose(program)), done_(program.functions.size(), -1) {
     out_.table = program.table;
     out_.mesh = program.mesh;
   }
@@ -28,7 +28,6 @@ class Partitioner {
 
   const Program& in_;
   const Mesh& mesh_;
-  const PartitionOptions& options_;
   const Origins* origins_;
   const Choices choices_;
   Program out_;
@@ -399,24 +398,9 @@ PartitionOptions parse_mode(std::string_view text) {
   throw UserError(fmt::format("--mode is \"{}\"; write auto, explicit, or budget=BYTES (a whole number)", text));
 }
 
-Program partition(const Program& program, const PartitionOptions& options, const Origins* origins) {
+Program partition(const Program& program, const Origins* origins) {
   if (!program.mesh) throw UserError("partition needs a mesh; write a line \"mesh data=2, model=2\" or give --mesh");
-  Program local = Partitioner(program, options, origins).run();
-  if (options.mode == Mode::automatic) return local;
-  const Bill bill = make_bill(local);
-  if (options.mode == Mode::budget && bill.bytes > options.budget_bytes) {
-    throw UserError(fmt::format("the program moves {} bytes on its busiest device, over the budget of {}", bill.bytes, options.budget_bytes),
-                    {bill.table(true)});
-  }
-  if (options.mode == Mode::explicit_only) {
-    std::vector<std::string> notes;
-    for (const BillLine& line : bill.lines) {
-      if (line.asked) continue;
-      notes.push_back(fmt::format("{} over {} of {}, {} bytes: {}", name(line.kind), bill.mesh.atoms_text(line.over), line.value, line.bytes, line.cause));
-    }
-    if (!notes.empty()) throw UserError(fmt::format("explicit mode: {} collectives are not written in the program; write a reshard or a layout for each", notes.size()), notes);
-  }
-  return local;
+  return Partitioner(program, origins).run();
 }
 
 }  // namespace meshard

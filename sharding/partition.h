@@ -14,6 +14,7 @@ namespace meshard {
 
 enum class Mode { automatic, explicit_only, budget };
 
+// What is allowed of the result: see strict.h.
 struct PartitionOptions {
   Mode mode = Mode::automatic;
   int64_t budget_bytes = 0;  // Mode::budget: more than this, for the busiest device, is an error
@@ -22,8 +23,8 @@ struct PartitionOptions {
 // Parses "auto", "explicit", "budget=BYTES".
 PartitionOptions parse_mode(std::string_view text);
 
-// Requires closed layouts (propagate). Leaves Level::local.
-Program partition(const Program& program, const PartitionOptions& options = {}, const Origins* origins = nullptr);
+// Requires closed layouts (propagate). Leaves Level::local. `origins` says whom the collectives' causes name.
+Program partition(const Program& program, const Origins* origins = nullptr);
 
 // Layouts, collectives and role ops taken out, values renumbered: equal for a global program and its partitioned one (where
 // no op was lowered).
