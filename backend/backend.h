@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -48,6 +49,8 @@ class Backend {
   // What is put on `stream` from now on begins when all that is on `other` now is done.
   virtual void wait_for(Stream stream, Stream other) = 0;
   virtual void synchronize(Stream stream) = 0;
+  // Called now and then while synchronize waits, with the seconds that it has; it may throw. Empty: no more.
+  virtual void watch(const void* owner, std::function<void(double waited)> look) = 0;
   // cudaStream_t, for libraries.
   virtual void* native(Stream stream) const = 0;
 

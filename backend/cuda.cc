@@ -1,7 +1,10 @@
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
+#include <chrono>
+#include <map>
 #include <new>
+#include <thread>
 
 #include "meshard/backend/backend.h"
 #include "meshard/base/error.h"
@@ -98,7 +101,17 @@ class Cuda : public Backend {
     check(cudaEventRecord(events_[other], streams_[other]), "an event");
     check(cudaStreamWaitEvent(streams_[stream], events_[other], 0), "a wait for an event");
   }
-  void synchronize(Stream stream) override { check(cudaStreamSynchronize(streams_[stream]), "a kernel or copy failed"); }
+  void synchronize(Stream stream) override {
+    if (!watchers_.empty()) wait_watched(stream);
+    check(cudaStreamSynchronize(streams_[stream]), "a kernel or copy failed");
+  }
+  void watch(const void* owner, std::function<void(double)> look) override {
+    if (look) {
+      watchers_[owner] = std::move(look);
+    } else {
+      watchers_.erase(owner);
+    }
+  }
   void* native(Stream stream) const override { return streams_[stream]; }
 
   void begin_capture() override {
@@ -115,6 +128,22 @@ class Cuda : public Backend {
   }
 
  private:
+  void wait_watched(Stream stream) {
+    using Clock = std::chrono::steady_clock;
+    const auto begin = Clock::now();
+    auto looked = begin;
+    while (cudaStreamQuery(streams_[stream]) == cudaErrorNotReady) {
+      const auto now = Clock::now();
+      if (now - looked < std::chrono::milliseconds(100)) {
+        std::this_thread::yield();
+        continue;
+      }
+      looked = now;
+      for (const auto& [owner, look] : watchers_) look(std::chrono::duration<double>(now - begin).count());
+    }
+  }
+
+  std::map<const void*, std::function<void(double)>> watchers_;
   cudaDeviceProp properties_ = {};
   cudaStream_t streams_[2] = {};
   cudaEvent_t events_[2] = {};

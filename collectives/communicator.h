@@ -1,5 +1,5 @@
 // Communicator: how ranks talk. A small abstract class with one queue of calls; behind it lockstep (all devices in one
-// process), MPI, and later NCCL. Counts are per rank, so uneven blocks are native. Each call is started and waited for:
+// process), MPI and NCCL. Counts are per rank, so uneven blocks are native. Each call is started and waited for:
 //
 //   Ticket t = comm.start({.kind = Collective::all_reduce, .group = &g, .send = x, .receive = x, .send_elements = n});
 //   ... work ...
@@ -83,8 +83,10 @@ class Communicator {
 
   virtual int size() const = 0;
   virtual Rank rank() const = 0;
-  virtual std::string_view kind() const = 0;  // "lockstep", "mpi"
+  virtual std::string_view kind() const = 0;  // "lockstep", "mpi", "nccl", "staged"
 
+  // Says that calls over this group will come. All ranks say the same axes in the same order, before the first call.
+  virtual void prepare(const Group&) {}
   virtual Ticket start(const CollectiveCall& call) = 0;
   // Waiting twice for a ticket is harmless; tickets may be waited for in any order.
   virtual void wait(Ticket ticket) = 0;

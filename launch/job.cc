@@ -15,6 +15,8 @@
 #include "meshard/base/error.h"
 #include "meshard/collectives/lockstep.h"
 #include "meshard/collectives/mpi.h"
+#include "meshard/collectives/nccl.h"
+#include "meshard/collectives/staged.h"
 #include "meshard/launch/process.h"
 
 namespace meshard {
@@ -75,16 +77,17 @@ Job::Job(int* argc, char*** argv) {
 }
 
 Job::~Job() {
+  between_.reset();
   owned_.clear();
   world_.reset();
   if (mpi_) process_end();
 }
 
-std::span<Communicator* const> Job::devices(int64_t devices, bool lockstep, const std::string& mesh_text) {
+std::span<Communicator* const> Job::devices(int64_t devices, bool lockstep, const std::string& mesh_text, Backend* backend) {
   devices_.clear();
   if (lockstep) {
     if (size_ > 1) throw UserError(fmt::format("--lockstep runs all devices in one process, but {} were started; leave out mpirun or --lockstep", size_));
-    owned_ = lockstep_communicators(static_cast<int>(devices));
+    owned_ = lockstep_communicators(static_cast<int>(devices), backend);
     for (auto& c : owned_) devices_.push_back(c.get());
     return devices_;
   }
@@ -93,8 +96,22 @@ std::span<Communicator* const> Job::devices(int64_t devices, bool lockstep, cons
                                 mesh_text.empty() ? "of one device" : mesh_text, devices, devices == 1 ? "" : "s", size_,
                                 size_ == 1 ? "rank is" : "ranks are", devices, devices));
   }
+  if (backend != nullptr && world_) {
+    const NcclOptions options{.abort = [](int status) { process_abort(status); }};
+    const bool nccl = nccl_available() && backend->kind() == "cuda";
+    between_ = nccl ? nccl_communicator(*world_, *backend, options) : staged_communicator(*world_, *backend);
+    devices_.push_back(between_.get());
+    return devices_;
+  }
+  if (backend != nullptr) owned_ = lockstep_communicators(1, backend);
   devices_.push_back(world_ ? world_.get() : owned_.front().get());
   return devices_;
+}
+
+void Job::drop_devices() {
+  devices_.clear();
+  between_.reset();
+  if (!world_) owned_ = lockstep_communicators(1);
 }
 
 void Job::agree(const std::string& error) {

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "meshard/backend/backend.h"
 #include "meshard/collectives/communicator.h"
 
 namespace meshard {
@@ -29,7 +30,8 @@ class Job {
 
   // Communicators of this process's devices: one over MPI, or `devices` in lockstep. UserError where a mesh of `devices`
   // does not fit the ranks that were started.
-  std::span<Communicator* const> devices(int64_t devices, bool lockstep, const std::string& mesh_text);
+  // With a backend the values are in its memory: NCCL between GPUs, or MPI through pinned memory where NCCL is not built.
+  std::span<Communicator* const> devices(int64_t devices, bool lockstep, const std::string& mesh_text, Backend* backend = nullptr);
   // Fails on all ranks if one has an error; a job of one process just throws it.
   void agree(const std::string& error);
   // Each rank's text on every rank, in rank order.
@@ -44,11 +46,14 @@ class Job {
   // Bytes that the processes of this host may still take: the least of free memory and the control group's limit.
   static int64_t available_bytes();
   static std::string host();
+  // Gives back what works on a backend, before that goes.
+  void drop_devices();
 
  private:
   int rank_ = 0, size_ = 1;
   bool mpi_ = false;
   std::unique_ptr<Communicator> world_;
+  std::unique_ptr<Communicator> between_;  // of values in a backend's memory
   std::vector<std::unique_ptr<Communicator>> owned_;
   std::vector<Communicator*> devices_;
 };

@@ -5,6 +5,7 @@
 
 #include "meshard/ir/parse.h"
 #include "meshard/launch/bench.h"
+#include "meshard/launch/device.h"
 #include "meshard/launch/options.h"
 #include "meshard/launch/plan.h"
 #include "meshard/launch/report.h"
@@ -28,6 +29,9 @@ std::vector<Flag> train_flags() {
                                   {Flag::integer, "warmup", "N", "steps of linear warm-up", 0, 1e12},
                                   {Flag::integer, "seed", "N", "of initial values and data", 0, kMost},
                                   {Flag::boolean, "lockstep", "", "all devices of the mesh in this process"},
+                                  {Flag::text, "device", "cpu|cuda|emulated", "what runs the kernels; emulated: a GPU's kernels run by the host, for tests", 0, 0, {"cpu", "cuda", "emulated"}},
+                                  {Flag::boolean, "no-graph", "", "on a GPU: each step waits, and an error names its op"},
+                                  {Flag::boolean, "share-gpu", "", "several ranks may use one GPU"},
                                   {Flag::text, "log", "FILE", "one JSON object a step"},
                                   {Flag::text, "trace", "FILE", "a trace of a few steps, for chrome://tracing or ui.perfetto.dev"},
                                   {Flag::integer, "trace-steps", "N", "how many, after the first two where there are more", 1, 1000},
@@ -56,7 +60,8 @@ std::vector<Flag> reshard_flags() {
 
 int run_train(Job& job, std::span<const std::string> words) {
   TrainOptions o;
-  std::string error;
+  std::string error, device = "cpu";
+  bool share = false;
   try {
     const Args args = Args::parse(words, train_flags());
     no_positional(args);
@@ -76,10 +81,19 @@ int run_train(Job& job, std::span<const std::string> words) {
     o.schedule.floor = o.schedule.rate / 10;
     o.schedule.warmup_steps = args.integer("warmup", std::min<int64_t>(100, o.steps / 10));
     o.schedule.steps = o.steps;
+    o.graph = !args.has("no-graph");
+    device = args.text("device", "cpu");
+    share = args.has("share-gpu");
   } catch (const UserError& e) {
     error = e.what();
   }
   job.agree(error);
+  const std::unique_ptr<Backend> backend = open_device(job, device, share);
+  o.compile.backend = backend.get();
+  const struct Drop {
+    Job& job;
+    ~Drop() { job.drop_devices(); }  // before the backend goes, errors or not
+  } drop{job};
   return train(job, o);
 }
 

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "meshard/collectives/lockstep.h"
+#include "meshard/launch/device.h"
 #include "meshard/launch/draw.h"
 #include "meshard/launch/progress.h"
 #include "meshard/launch/report.h"
@@ -102,8 +103,15 @@ std::string settings(const TrainOptions& o, const TextData& text) {
                      o.sample, o.compare, text.train_bytes() + text.held_out_bytes(), text.digest());
 }
 
-// Refuses a run that this host's memory can't hold, before anything is allocated.
+ExecutorOptions executor_options(const TrainOptions& o) {
+  return {.threads = o.threads, .backend = o.compile.backend, .graph = o.graph};
+}
+
+// Refuses a run that this host's memory, or its device's, can't hold, before anything is allocated.
 void check_memory(Job& job, const TrainOptions& o, const Programs& programs) {
+  if (o.compile.backend != nullptr) {
+    return check_device_memory(job, *o.compile.backend, programs.step, o.lockstep ? programs.step.bill.mesh.size() : 1);
+  }
   const Compiled& step = programs.step;
   const int64_t devices = o.lockstep ? step.bill.mesh.size() : 1;
   int64_t mine = 0;
@@ -233,7 +241,7 @@ int train(Job& job, const TrainOptions& o) {
   const Compiled& step = programs.step;
   std::span<Communicator* const> devices;
   try {
-    devices = job.devices(step.bill.mesh.size(), o.lockstep, step.bill.mesh.str());
+    devices = job.devices(step.bill.mesh.size(), o.lockstep, step.bill.mesh.str(), o.compile.backend);
   } catch (const UserError& e) {
     error = e.what();
   }
@@ -262,13 +270,14 @@ int train(Job& job, const TrainOptions& o) {
 
   std::vector<Rank> ranks;
   for (Communicator* c : devices) ranks.push_back(c->rank());
-  std::optional<State> state(std::in_place, step.local, ranks);
+  std::optional<State> state(std::in_place, step.local, ranks, o.compile.backend);
   const auto init_begin = std::chrono::steady_clock::now();
   state->init(o.seed, o.threads);
   const double initial_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - init_begin).count();
-  std::optional<Executor> e(std::in_place, step, &*state, devices, ExecutorOptions{.threads = o.threads});
+  std::optional<Executor> e(std::in_place, step, &*state, devices, executor_options(o));
   if (job.first()) {
     const auto since = [&](auto from) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - from).count(); };
+    if (o.compile.backend != nullptr) fmt::print("on {}\n", o.compile.backend->text());
     fmt::print("ready after {:.2f} s, {:.2f} s of them for the first values; {} bytes of text, {} held out\n\n", since(begin), initial_seconds,
                text.train_bytes(), text.held_out_bytes());
     std::fflush(stdout);
@@ -319,7 +328,7 @@ int train(Job& job, const TrainOptions& o) {
   if (stopped) return good ? 0 : 1;
 
   if (o.validate > 0) {
-    Executor v(programs.validate, &*state, devices, {.threads = o.threads});
+    Executor v(programs.validate, &*state, devices, executor_options(o));
     const double loss = held_out_loss(v, programs.validate.global, text, o);
     const double entropy = text.held_out_bigram_entropy();
     if (job.first()) {
@@ -329,7 +338,7 @@ int train(Job& job, const TrainOptions& o) {
     if (log.is_open()) log << Json{{"held_out_loss", loss}, {"held_out_bigram_entropy", entropy}}.dump() << "\n" << std::flush;
   }
   if (o.sample > 0) {
-    Executor n(programs.next, &*state, devices, {.threads = o.threads});
+    Executor n(programs.next, &*state, devices, executor_options(o));
     const std::string sample = generate(n, o);
     if (job.first()) fmt::print("\nsample:\n{}\n", printable(sample));
   }

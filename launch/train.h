@@ -25,7 +25,8 @@ struct TrainOptions {
   Dtype dtype = Dtype::f32;
   bool lockstep = false;
   int threads = 1;            // of each kernel
-  CompileOptions compile;     // the rewrites of the local program; threads as above
+  CompileOptions compile;     // the rewrites of the local program; threads as above; the backend that runs it
+  bool graph = true;          // on a backend: see ExecutorOptions
   std::string log;            // JSON lines; "" for none
   std::string trace;          // of a few steps, for chrome://tracing; "" for none
   int64_t trace_steps = 3;

@@ -302,6 +302,26 @@ Executor::Executor(const Compiled& program, State* state, std::span<Communicator
     devices_.push_back(std::move(device));
   }
   for (auto& device : devices_) options.borrow ? device->bind_borrowed() : device->bind();
+  if (backend_ != nullptr) announce_groups();
+}
+
+// Every set of axes that the program talks over, in its order, which is the same on all ranks.
+void Executor::announce_groups() {
+  std::vector<AtomSet> sets;
+  const auto add = [&](AtomSet over) {
+    if (std::find(sets.begin(), sets.end(), over) == sets.end()) sets.push_back(over);
+  };
+  for (const Function& f : program_->functions) {
+    for (const Op& op : f.ops) {
+      if (op.kind == Op::apply && op.def->collective && *op.def->collective != Collective::slice) add(op.over);
+    }
+  }
+  for (const FlatStep& step : devices_.front()->plan.flat.steps) {
+    if (step.fetch != nullptr) add(step.fetch->over);
+  }
+  for (const auto& d : devices_) {
+    for (const AtomSet over : sets) d->comm->prepare(Group(*program_->mesh, over, d->plan.rank));
+  }
 }
 
 Executor::~Executor() {

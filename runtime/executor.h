@@ -86,6 +86,7 @@ class Executor {
   template <bool profiled>
   void run_steps();
   void run_captured();
+  void announce_groups();
   void check_step(size_t step) const;
   void check_bounds(std::string_view name, const View& global) const;
   std::unique_ptr<Program> program_;
