@@ -12,7 +12,7 @@
 namespace meshard {
 namespace {
 
-constexpr Cost kPenalty = Cost{1} << 112;        // more than all bytes: only where nothing else is left
+constexpr Cost kPenalty = Cost{1} << 104;        // more than all bytes: only where nothing else is left
 constexpr Cost kTieUnits = 1 << 26;              // work and memory of the whole program each are this many
 constexpr int64_t kAlwaysHeld = int64_t{16} << 20;  // a block of so many bytes is never too large
 

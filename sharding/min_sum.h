@@ -19,7 +19,7 @@ namespace meshard {
 
 // A cost. 128 bits, so that bytes, messages and ties are one number (sharding/choose.cc says how they share it).
 using Cost = __int128;
-constexpr Cost kInfinite = Cost{1} << 118;  // some hundreds of them still fit
+constexpr Cost kInfinite = Cost{1} << 120;  // above any sum of tens of thousands of penalties; a hundred of them still fit
 constexpr Cost add_costs(Cost a, Cost b) { return a + b < kInfinite ? a + b : kInfinite; }
 
 class MinSum {
