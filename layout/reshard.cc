@@ -119,14 +119,14 @@ class Planner {
       : mesh_(mesh), shape_(shape), from_(std::move(from)), to_(std::move(to)) {}
 
   // The fewest bytes, an exchange allowed.
-  std::vector<ReshardStep> exchanged() const {
+  std::vector<ReshardStep> exchanged(bool search = true) const {
     if (from_.pending == to_.pending) return plain(false);
     const AtomSet idle = mesh_.all() - from_.used() - to_.used();
     // Idle ranks pay as soon as more than two values are added: the P - 1 of each element are then not added on all of
     // them, and each gets the result once.
     const bool use_idle = !idle.empty() && shape_.rank() > 0 && mesh_.parts(done()) > 2;
     std::vector<ReshardStep> steps = plain(use_idle);
-    if (settled(steps)) return steps;
+    if (!search || settled(steps)) return steps;
     if (auto found = shortest_steps(mesh_, shape_, from_, to_, true)) {
       const std::vector<ReshardStep> last = Planner(mesh_, shape_, found->empty() ? from_ : found->back().to, to_).plain(false);
       found->insert(found->end(), last.begin(), last.end());
@@ -315,7 +315,7 @@ std::vector<ReshardStep> plan_reshard(const Mesh& mesh, const Shape& shape, cons
   if (std::string why = reshard_obstacle(mesh, from, to); !why.empty()) throw UserError(why);
   MESHARD_CHECK(shape.rank() == from.rank(), fmt::format("{} laid out as {}", shape.str(), from.str(mesh)));
   const Planner planner(mesh, shape, from.closed(), to.closed());
-  if (options.model == nullptr) return options.exchange ? planner.exchanged() : planner.sequence();
+  if (options.model == nullptr) return options.exchange ? planner.exchanged(options.search) : planner.sequence();
   std::vector<ReshardStep> best;
   int64_t least = -1;
   const auto offer = [&](std::vector<ReshardStep> steps) {

@@ -39,6 +39,7 @@ struct CostModel;
 
 struct ReshardOptions {
   bool exchange = true;              // whether an exchange is a step
+  bool search = true;                // false: by rule alone, in microseconds; where the rules do not reach the least, not the cheapest
   const CostModel* model = nullptr;  // set: the least estimated time (layout/cost.h), of the cheapest steps with and
                                      // without an exchange; else the fewest bytes
   int64_t element_bytes = 4;         // for the estimate

@@ -3,6 +3,7 @@
 #include <absl/container/flat_hash_map.h>
 
 #include <algorithm>
+#include <numeric>
 #include <set>
 #include <tuple>
 
@@ -32,7 +33,10 @@ int64_t times(int64_t a, int64_t b) {
 }  // namespace
 
 struct ChoiceModel::Ids {
-  absl::flat_hash_map<std::string, int> signatures, splits, lists;
+  absl::flat_hash_map<std::string, int> signatures, kinds, splits;
+  absl::flat_hash_map<SplitId, LabelListId> only;
+  absl::flat_hash_map<std::pair<SplitId, int64_t>, LabelListId> all;
+  absl::flat_hash_map<std::tuple<SplitId, int64_t, uint64_t, uint64_t>, LabelListId> varied;
 };
 
 ChoiceModel::~ChoiceModel() = default;
@@ -68,7 +72,7 @@ int ChoiceModel::add_signature(const OpDef& def, const Op& op, const std::vector
   }
   const auto [it, fresh] = ids_->signatures.try_emplace(std::move(key), static_cast<int>(signatures_.size()));
   if (fresh) {
-    Signature s{&def, bind_rule(def, op.attributes, operands, results, op.source), {}, {}, def.linear, std::max<int64_t>(1, static_cast<int64_t>(def.flops_per_point))};
+    ChoiceSignature s{&def, bind_rule(def, op.attributes, operands, results, op.source), {}, {}, def.linear, std::max<int64_t>(1, static_cast<int64_t>(def.flops_per_point))};
     if (def.reach != nullptr) {
       s.operands = operands;
       s.attributes = op.attributes;
@@ -77,9 +81,36 @@ int ChoiceModel::add_signature(const OpDef& def, const Op& op, const std::vector
       s.result_shapes.push_back(costs_.shape(t.shape));
       s.result_sizes.push_back(size_bytes(t.dtype));
     }
+    set_kind(s);
     signatures_.push_back(std::move(s));
   }
   return it->second;
+}
+
+// What of its sizes a split depends on: which parts divide a factor, and which have blocks left empty.
+void ChoiceModel::set_kind(ChoiceSignature& s) {
+  std::string key;
+  append(key, s.def);
+  if (!s.operands.empty()) append(key, signatures_.size());  // edges depend on all sizes
+  for (const Factor& f : s.rule.factors) {
+    append(key, std::gcd(f.size, mesh_.size()));
+    append(key, std::min(f.size, mesh_.size() + 1));
+    key.push_back(static_cast<char>(f.whole + 2 * f.lower));
+  }
+  for (const auto* tensors : {&s.rule.operands, &s.rule.results}) {
+    key.push_back('|');
+    for (const auto& dims : *tensors) {
+      key.push_back(';');
+      for (const auto& dim : dims) {
+        key.push_back(',');
+        for (int f : dim) append(key, f);
+      }
+    }
+  }
+  key.push_back(static_cast<char>(s.linear.size()));
+  const auto [it, fresh] = ids_->kinds.try_emplace(std::move(key), static_cast<int>(kinds_.size()));
+  if (fresh) kinds_.push_back(static_cast<int>(signatures_.size()));
+  s.kind = it->second;
 }
 
 // A parameter or result of a function: every dimension is a factor, and sums pass.
@@ -89,7 +120,7 @@ int ChoiceModel::port_signature(const Type& type) {
   for (int64_t d : type.shape.dims) append(key, d);
   const auto [it, fresh] = ids_->signatures.try_emplace(std::move(key), static_cast<int>(signatures_.size()));
   if (fresh) {
-    Signature s;
+    ChoiceSignature s;
     s.rule.operands.emplace_back();
     for (int d = 0; d < type.shape.rank(); ++d) {
       s.rule.factors.push_back({std::to_string(d), type.shape[d]});
@@ -99,14 +130,15 @@ int ChoiceModel::port_signature(const Type& type) {
     s.result_shapes = {costs_.shape(type.shape)};
     s.result_sizes = {size_bytes(type.dtype)};
     if (is_float(type.dtype)) s.linear = {{0}};
+    set_kind(s);
     signatures_.push_back(std::move(s));
   }
   return it->second;
 }
 
-SplitId ChoiceModel::intern(int signature, OpSplit split, int group) {
+SplitId ChoiceModel::intern(int kind, OpSplit split, int group) {
   std::string key;
-  append(key, signature);
+  append(key, kind);
   append(key, group);
   for (const Atoms& atoms : split.atoms) {
     for (AtomId a : atoms) key.push_back(static_cast<char>(a));
@@ -115,8 +147,8 @@ SplitId ChoiceModel::intern(int signature, OpSplit split, int group) {
   append(key, split.passing[static_cast<size_t>(Reduction::sum)].bits);
   const auto [it, fresh] = ids_->splits.try_emplace(std::move(key), static_cast<int>(splits_.size()));
   if (!fresh) return it->second;
-  const Signature& s = signatures_[static_cast<size_t>(signature)];
-  Split made{signature, std::move(split), group, group >= 0 && s.linear[static_cast<size_t>(group)].size() > 1, {}, {}, 0, 1};
+  const ChoiceSignature& s = signatures_[static_cast<size_t>(kinds_[static_cast<size_t>(kind)])];
+  Split made{kind, std::move(split), group, group >= 0 && s.linear[static_cast<size_t>(group)].size() > 1, {}, {}, 1};
   std::vector<Layout> needed, results;
   if (s.def != nullptr) {
     needed = operand_layouts(*s.def, s.rule, made.split, group);
@@ -128,11 +160,8 @@ SplitId ChoiceModel::intern(int signature, OpSplit split, int group) {
   }
   for (const Layout& l : needed) made.needed.push_back(costs_.layout(l));
   for (const Layout& l : results) made.made.push_back(costs_.layout(l));
-  made.flops = s.flops_per_point;
   for (size_t k = 0; k < made.split.atoms.size(); ++k) {
-    const int64_t parts = mesh_.parts(made.split.atoms[k]), size = s.rule.factors[k].size;
-    made.flops = times(made.flops, ceil_div(size, parts));
-    made.shares *= std::clamp<int64_t>(size, 1, parts);
+    made.shares *= std::clamp<int64_t>(s.rule.factors[k].size, 1, mesh_.parts(made.split.atoms[k]));
   }
   for (size_t i = 0; i < s.operands.size(); ++i) {
     const int64_t elements = halo_elements(mesh_, *s.def, s.attributes, s.rule, s.operands, made.split.atoms, static_cast<int>(i));
@@ -145,7 +174,7 @@ SplitId ChoiceModel::intern(int signature, OpSplit split, int group) {
 
 // What propagation decided for an op: what its results have first, then its operands, as far as they do not contradict.
 SplitId ChoiceModel::propagated_split(int signature, const std::vector<Layout>& operands, const std::vector<Layout>& results) {
-  const Signature& s = signatures_[static_cast<size_t>(signature)];
+  const ChoiceSignature& s = signatures_[static_cast<size_t>(signature)];
   FactorAtoms atoms(s.rule.factors.size());
   const auto merge = [&](const std::vector<BoundRule::Dim>& dims, const Layout& layout) {
     FactorAtoms wish(s.rule.factors.size());
@@ -163,7 +192,7 @@ SplitId ChoiceModel::propagated_split(int signature, const std::vector<Layout>& 
   };
   for (size_t r = 0; r < results.size(); ++r) merge(s.rule.results[r], results[r]);
   for (size_t i = 0; i < operands.size(); ++i) merge(s.rule.operands[i], operands[i]);
-  return intern(signature, {std::move(atoms), {}}, -1);
+  return intern(s.kind, {std::move(atoms), {}}, -1);
 }
 
 int ChoiceModel::add_port(const Program&, Site::Kind kind, int function, int i, const ValueInfo& value, int64_t weight) {
@@ -341,8 +370,8 @@ bool ChoiceModel::allowed(const Site& site, const Split& split) const {
 }
 
 void ChoiceModel::neighbours(const Split& from, const Atoms& unit, bool all_positions, std::vector<SplitId>& out) {
-  const Signature& s = signatures_[static_cast<size_t>(from.signature)];
-  const int signature = from.signature;
+  const int kind = from.kind;
+  const ChoiceSignature& s = signatures_[static_cast<size_t>(kinds_[static_cast<size_t>(kind)])];
   const AtomSet moved = AtomSet::of(unit);
   constexpr auto kSum = static_cast<size_t>(Reduction::sum);
   OpSplit base = from.split;
@@ -350,7 +379,7 @@ void ChoiceModel::neighbours(const Split& from, const Atoms& unit, bool all_posi
   base.passing[kSum] = base.passing[kSum] - moved;
   const int group = base.passing[kSum].empty() ? -1 : from.group;
   const auto add = [&](OpSplit split, int g) {
-    if (illegal_split(mesh_, s.rule, split.atoms).empty()) out.push_back(intern(signature, std::move(split), g));
+    if (illegal_split(mesh_, s.rule, split.atoms).empty()) out.push_back(intern(kind, std::move(split), g));
   };
   for (size_t k = 0; k < s.rule.factors.size(); ++k) {
     const Factor& factor = s.rule.factors[k];
@@ -382,18 +411,16 @@ void ChoiceModel::neighbours(const Split& from, const Atoms& unit, bool all_posi
 }
 
 LabelListId ChoiceModel::only(SplitId id) {
-  const auto [it, fresh] = ids_->lists.try_emplace("o" + std::to_string(id), static_cast<int>(lists_.size()));
+  const auto [it, fresh] = ids_->only.try_emplace(id, static_cast<int>(lists_.size()));
   if (fresh) lists_.push_back({id});
   return it->second;
 }
 
 LabelListId ChoiceModel::vary(size_t site, SplitId current, const std::vector<Atoms>& units) {
   const Site& s = sites_[site];
-  std::string key = "v";
-  append(key, current);
-  for (const Atoms& unit : units) append(key, AtomSet::of(unit).bits);
-  append(key, s.limited ? splits_[static_cast<size_t>(s.propagated)].shares : 0);
-  const auto [it, fresh] = ids_->lists.try_emplace(std::move(key), static_cast<int>(lists_.size()));
+  const int64_t least = s.limited ? splits_[static_cast<size_t>(s.propagated)].shares : 0;
+  const uint64_t first = AtomSet::of(units[0]).bits, second = units.size() > 1 ? AtomSet::of(units[1]).bits : 0;
+  const auto [it, fresh] = ids_->varied.try_emplace(std::tuple(current, least, first, second), static_cast<int>(lists_.size()));
   if (!fresh) return it->second;
   std::vector<SplitId> found = {current};
   for (const Atoms& unit : units) {
@@ -411,10 +438,8 @@ LabelListId ChoiceModel::vary(size_t site, SplitId current, const std::vector<At
 
 LabelListId ChoiceModel::all_labels(size_t site, size_t most) {
   const Site& s = sites_[site];
-  std::string key = "a";
-  append(key, s.propagated);
-  append(key, s.limited ? splits_[static_cast<size_t>(s.propagated)].shares : 0);
-  const auto [it, fresh] = ids_->lists.try_emplace(std::move(key), static_cast<int>(lists_.size()));
+  const int64_t least = s.limited ? splits_[static_cast<size_t>(s.propagated)].shares : 0;
+  const auto [it, fresh] = ids_->all.try_emplace(std::pair(s.propagated, least), static_cast<int>(lists_.size()));
   if (!fresh) return it->second;
   const int id = it->second;
   double choices = 1;  // where each atom may go, orders aside
@@ -423,7 +448,7 @@ LabelListId ChoiceModel::all_labels(size_t site, size_t most) {
     lists_.emplace_back();
     return id;
   }
-  std::vector<SplitId> found = {s.propagated, intern(s.signature, {FactorAtoms(signature(s.signature).rule.factors.size()), {}}, -1)};
+  std::vector<SplitId> found = {s.propagated, intern(signature(s.signature).kind, {FactorAtoms(signature(s.signature).rule.factors.size()), {}}, -1)};
   std::set<SplitId> seen(found.begin(), found.end());
   for (size_t i = 0; i < found.size() && found.size() <= 16 * most; ++i) {
     std::vector<SplitId> next;
@@ -461,19 +486,19 @@ LayoutId ChoiceModel::effective(const ValueNode& value, const Reader& reader, co
   return made;
 }
 
-Cost ChoiceModel::value_cost(const ValueNode& value, LayoutId made, std::vector<LayoutId> needs) {
+Cost ChoiceModel::value_cost(const ValueNode& value, LayoutId made, std::vector<LayoutId>& needs) {
   std::erase(needs, made);
   std::sort(needs.begin(), needs.end());
   needs.erase(std::unique(needs.begin(), needs.end()), needs.end());
-  int64_t elements = 0, messages = 0;
+  if (needs.empty()) return value_cost(value, made, 0, 0, 0);
+  const auto& copies = costs_.copies(value.shape, made, needs);
+  if (!copies.possible) return kInfinite;
   int64_t held = 0;
-  if (!needs.empty()) {
-    const auto& copies = costs_.copies(value.shape, made, needs);
-    if (!copies.possible) return kInfinite;
-    elements = copies.elements;
-    messages = copies.messages;
-    for (LayoutId n : needs) held += costs_.block_elements(value.shape, n);
-  }
+  for (LayoutId n : needs) held += costs_.block_elements(value.shape, n);
+  return value_cost(value, made, copies.elements, copies.messages, held);
+}
+
+Cost ChoiceModel::value_cost(const ValueNode& value, LayoutId made, int64_t elements, int64_t messages, int64_t held) {
   const bool forbidden = value.binds && elements > 0;
   for (const Reader& r : value.readers) {
     if (r.kind != Reader::separate) continue;
@@ -484,7 +509,7 @@ Cost ChoiceModel::value_cost(const ValueNode& value, LayoutId made, std::vector<
   }
   const Cost bytes = Cost{elements} * value.size * value.weight;
   if (bytes >> 62 != 0) return kInfinite;
-  const Cost share = Cost{held} * value.size * value.weight * kTieUnits / memory_;
+  const Cost share = held == 0 ? 0 : Cost{held} * value.size * value.weight * kTieUnits / memory_;
   return (bytes << kBytesShift) + (Cost{messages * value.weight} << kMessagesShift) + share + (forbidden ? kPenalty : 0);
 }
 
@@ -493,8 +518,13 @@ Cost ChoiceModel::own_cost(size_t site, SplitId label) {
   // Of equal choices a call's operands and results are laid out as propagation said: what has to move does so inside, written once.
   if (s.kind != Site::op) return label == s.propagated ? 0 : 64 + 4 * s.weight;  // more than what rounding shares gives
   const Split& l = split(label);
-  const Signature& sig = signatures_[static_cast<size_t>(l.signature)];
-  Cost tie = Cost{l.flops} * s.weight * kTieUnits / work_, penalty = 0;
+  const ChoiceSignature& sig = signatures_[static_cast<size_t>(s.signature)];
+  int64_t flops = sig.flops_per_point;
+  for (size_t k = 0; k < l.split.atoms.size(); ++k) {
+    if (!l.split.atoms[k].empty()) flops = times(flops, ceil_div(sig.rule.factors[k].size, mesh_.parts(l.split.atoms[k])));
+    else flops = times(flops, sig.rule.factors[k].size);
+  }
+  Cost tie = Cost{flops} * s.weight * kTieUnits / work_, penalty = 0;
   for (size_t r = 0; r < l.made.size(); ++r) {
     const int64_t bytes = costs_.block_elements(sig.result_shapes[r], l.made[r]) * sig.result_sizes[r];
     tie += Cost{bytes} * s.weight * kTieUnits / memory_;
@@ -515,16 +545,6 @@ std::vector<LayoutId> ChoiceModel::needs(const ValueNode& value, const std::vect
     list.push_back(effective(value, r, label, made));
   }
   return list;
-}
-
-Cost ChoiceModel::total(const std::vector<SplitId>& labels) {
-  Cost sum = 0;
-  for (size_t s = 0; s < sites_.size(); ++s) sum = add_costs(sum, own_cost(s, labels[s]));
-  for (const ValueNode& v : values_) {
-    const LayoutId m = made(v, labels);
-    sum = add_costs(sum, value_cost(v, m, needs(v, labels, m)));
-  }
-  return sum;
 }
 
 }  // namespace meshard

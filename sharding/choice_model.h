@@ -17,7 +17,7 @@ using SplitId = int32_t;
 using LabelListId = int32_t;
 
 // What ops that are alike share: a rule bound to types.
-struct Signature {
+struct ChoiceSignature {
   const OpDef* def = nullptr;           // null: a parameter or result of a function, whose dimensions are its factors
   BoundRule rule;
   std::vector<int> result_shapes;
@@ -26,16 +26,16 @@ struct Signature {
   int64_t flops_per_point = 1;
   std::vector<Type> operands;           // of ops that fetch edges (ir/halo.h), with their attributes
   Attributes attributes;
+  int kind = 0;                         // signatures of one kind have the same splits: they differ in sizes that no split can tell apart
 };
 
-// One way to run a signature.
+// One way to run the signatures of a kind.
 struct Split {
-  int signature = 0;
+  int kind = 0;
   OpSplit split;
   int group = -1;
   bool parts = false;
   std::vector<LayoutId> needed, made;
-  int64_t flops = 0;                    // of the busiest device
   int64_t shares = 1;                   // into how many parts the work is cut, blocks taken as even
   int64_t edge_bytes = 0, edge_messages = 0;  // what the op fetches itself, over all devices; in how many exchanges
 };
@@ -84,7 +84,7 @@ class ChoiceModel {
   const std::vector<Site>& sites() const { return sites_; }
   const std::vector<ValueNode>& values() const { return values_; }
   const Split& split(SplitId id) const { return splits_[static_cast<size_t>(id)]; }
-  const Signature& signature(int id) const { return signatures_[static_cast<size_t>(id)]; }
+  const ChoiceSignature& signature(int id) const { return signatures_[static_cast<size_t>(id)]; }
   std::vector<SplitId> propagated() const;   // of each site
 
   // Lists of labels: the current one first, then those that differ from it along these units (axes, or parts of axes) only.
@@ -93,15 +93,17 @@ class ChoiceModel {
   LabelListId only(SplitId id);
   const std::vector<SplitId>& list(LabelListId id) const { return lists_[static_cast<size_t>(id)]; }
 
-  // The cost of a value when its maker gives `made` and readers need `needs` (effective, any order, also equal ones).
-  Cost value_cost(const ValueNode& value, LayoutId made, std::vector<LayoutId> needs);
+  // The cost of a value when its maker gives `made` and readers need `needs` (effective, any order, also equal ones; left in order,
+  // each once, without what is made).
+  Cost value_cost(const ValueNode& value, LayoutId made, std::vector<LayoutId>& needs);
+  // The same by parts: what all copies receive, in how many steps, and the elements of their blocks. Copies that go their own way
+  // (Reader::separate) are added here.
+  Cost value_cost(const ValueNode& value, LayoutId made, int64_t elements, int64_t messages, int64_t held);
   // What a reader asks of the value made as `made`.
   LayoutId effective(const ValueNode& value, const Reader& reader, const Split* label, LayoutId made);
   Cost own_cost(size_t site, SplitId label);
   LayoutId made(const ValueNode& value, const std::vector<SplitId>& labels) const;
   std::vector<LayoutId> needs(const ValueNode& value, const std::vector<SplitId>& labels, LayoutId made);
-  Cost total(const std::vector<SplitId>& labels);
-
   static int64_t bytes_of(Cost cost) { return static_cast<int64_t>(cost >> kBytesShift); }
   static constexpr int kBytesShift = 48, kMessagesShift = 28;
 
@@ -117,15 +119,17 @@ class ChoiceModel {
   void read_edges(const Program& program, int function);
   int add_signature(const OpDef& def, const Op& op, const std::vector<Type>& operands, const std::vector<Type>& results);
   int port_signature(const Type& type);
+  void set_kind(ChoiceSignature& signature);
   int add_port(const Program& program, Site::Kind kind, int function, int index, const ValueInfo& value, int64_t weight);
-  SplitId intern(int signature, OpSplit split, int group);
+  SplitId intern(int kind, OpSplit split, int group);
   SplitId propagated_split(int signature, const std::vector<Layout>& operands, const std::vector<Layout>& results);
   bool allowed(const Site& site, const Split& split) const;
   void neighbours(const Split& from, const Atoms& unit, bool all_positions, std::vector<SplitId>& out);
 
   const Mesh mesh_;
   ReshardCosts costs_;
-  std::deque<Signature> signatures_;
+  std::deque<ChoiceSignature> signatures_;
+  std::vector<int> kinds_;            // of each kind one of its signatures
   std::deque<Split> splits_;
   std::deque<std::vector<SplitId>> lists_;
   struct Ids;                         // by what determines them; only looked up

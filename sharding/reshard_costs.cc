@@ -1,11 +1,16 @@
 #include "meshard/sharding/reshard_costs.h"
 
 #include <absl/container/flat_hash_map.h>
+#include <absl/container/inlined_vector.h>
 
 #include <algorithm>
+#include <array>
 #include <deque>
+#include <numeric>
 #include <string>
-#include <tuple>
+
+#include "meshard/layout/shortest.h"
+#include "meshard/sharding/min_sum.h"
 
 namespace meshard {
 namespace {
@@ -24,6 +29,22 @@ std::string layout_key(const Layout& layout) {
   return key;
 }
 
+// Reductions that the planner's rules do not settle are searched. On large meshes, where a search takes long, only so many are, half as
+// many for each further atom: the others are priced by rule, and the planner then finds steps that cost as much or less.
+constexpr int kSearchedAtoms = 4;
+constexpr int kMostSearches = 3200;
+
+constexpr int kLayoutBits = 24, kShapeBits = 16;
+
+uint64_t packed(int shape, LayoutId a, LayoutId b) {
+  MESHARD_CHECK(a < 1 << kLayoutBits && b < 1 << kLayoutBits && shape < 1 << kShapeBits, "layouts and shapes have numbers that fit a key");
+  return static_cast<uint64_t>(shape) << (2 * kLayoutBits) | static_cast<uint64_t>(a) << kLayoutBits | static_cast<uint64_t>(b);
+}
+
+using SizedKey = absl::InlinedVector<int64_t, 6>;
+
+bool is_prefix(const Atoms& a, const Atoms& b) { return a.size() <= b.size() && std::equal(a.begin(), a.end(), b.begin()); }
+
 }  // namespace
 
 struct ReshardCosts::State {
@@ -31,10 +52,32 @@ struct ReshardCosts::State {
   std::deque<Shape> shapes;
   std::deque<Layout> layouts;
   absl::flat_hash_map<std::string, int> shape_ids, layout_ids;
-  absl::flat_hash_map<std::tuple<int, LayoutId, LayoutId>, Entry> entries;
-  absl::flat_hash_map<std::pair<int, LayoutId>, int64_t> blocks;
-  absl::flat_hash_map<std::pair<LayoutId, LayoutId>, LayoutId> parts;
+  absl::flat_hash_map<uint64_t, Entry> entries;          // by shape, from and to
+  struct Measured {
+    Entry entry;
+    bool least = false;                                  // nothing receives less
+  };
+  absl::flat_hash_map<SizedKey, Measured> measured;          // by the kind of pair and the sizes that matter
+  absl::flat_hash_map<uint64_t, int64_t> blocks;
+  absl::flat_hash_map<uint64_t, LayoutId> parts;
   absl::flat_hash_map<std::string, std::unique_ptr<Copies>> copies;
+
+  struct Pair {
+    bool reduces = false, idle = false;        // idle: axes that neither uses share the work of a reduction
+    int kind = 0;                              // pairs of one kind differ in nothing but which atoms of a size they name
+    absl::InlinedVector<int64_t, 5> even;      // sizes that this divides are cut evenly by both layouts, of each dimension
+  };
+  absl::flat_hash_map<uint64_t, Pair> pairs;   // by from and to
+  absl::flat_hash_map<std::string, int> kind_ids;
+  std::deque<std::pair<Layout, Layout>> kinds;
+
+  Pair describe(const Layout& from, const Layout& to);
+  Entry measure(int shape, LayoutId from, LayoutId to);
+  Entry move(const Shape& shape, const Layout& from, const Layout& to) const;
+  Measured plan(const Shape& shape, const Layout& from, const Layout& to, bool search) const;
+  Measured ask(const Pair& pair, const Shape& shape, bool search);
+  static Entry scaled(Entry entry, const Shape& shape, const Shape& small);
+  int searches = 0;
 };
 
 ReshardCosts::ReshardCosts(const Mesh& mesh) : state_(std::make_unique<State>()) { state_->mesh = mesh; }
@@ -60,17 +103,134 @@ const Layout& ReshardCosts::layout(LayoutId id) const { return state_->layouts[s
 
 ReshardCosts::Entry ReshardCosts::get(int shape, LayoutId from, LayoutId to) {
   if (from == to) return {};
-  const auto [it, fresh] = state_->entries.try_emplace(std::tuple(shape, from, to));
-  Entry& e = it->second;
-  if (!fresh) return e;
-  const Layout &a = layout(from), &b = layout(to);
-  const Shape& s = state_->shapes[static_cast<size_t>(shape)];
-  e.possible = reshard_obstacle(state_->mesh, a, b).empty();
-  if (!e.possible) return e;
-  const std::vector<ReshardStep> steps = plan_reshard(state_->mesh, s, a, b);
-  e.elements = all_received_elements(state_->mesh, s, steps);
+  const auto [it, fresh] = state_->entries.try_emplace(packed(shape, from, to));
+  if (fresh) it->second = state_->measure(shape, from, to);
+  return it->second;
+}
+
+// What of a change of layout does not depend on the shape.
+ReshardCosts::State::Pair ReshardCosts::State::describe(const Layout& from, const Layout& to) {
+  Pair pair;
+  pair.reduces = from.pending != to.pending;
+  pair.idle = pair.reduces && !(mesh.all() - from.used() - to.used()).empty();
+  for (int d = 0; d < from.rank(); ++d) {
+    const AtomSet both = AtomSet::of(from.atoms(d)) | AtomSet::of(to.atoms(d));
+    pair.even.push_back(pair.reduces ? mesh.parts(both) : std::lcm(mesh.parts(from.atoms(d)), mesh.parts(to.atoms(d))));
+  }
+  // Atoms of equal size can change places: devices are then numbered otherwise, and the bytes stay.
+  std::array<AtomId, 64> name;
+  AtomSet named, taken;
+  const auto meet = [&](AtomId a) {
+    if (named.has(a)) return;
+    named.add(a);
+    for (AtomId b = 0;; ++b) {
+      if (taken.has(b) || mesh.atom_size(b) != mesh.atom_size(a)) continue;
+      taken.add(b);
+      name[a] = b;
+      return;
+    }
+  };
+  for (const Layout* layout : {&from, &to}) {
+    for (int d = 0; d < layout->rank(); ++d) {
+      for (AtomId a : layout->atoms(d)) meet(a);
+    }
+  }
+  for (size_t kind = 0; kind < from.pending.size(); ++kind) {
+    for (AtomSet set : {from.pending[kind] - to.pending[kind], from.pending[kind] & to.pending[kind], to.pending[kind]}) {
+      for (AtomId a : set.list()) meet(a);
+    }
+  }
+  const auto renamed = [&](Layout layout) {
+    for (auto& d : layout.dims) {
+      for (AtomId& a : d.atoms) a = name[a];
+    }
+    for (AtomSet& set : layout.pending) {
+      AtomSet other;
+      for (AtomId a : set.list()) other.add(name[a]);
+      set = other;
+    }
+    return layout;
+  };
+  std::pair<Layout, Layout> alike(renamed(from), renamed(to));
+  const auto [it, fresh] = kind_ids.try_emplace(layout_key(alike.first) + ">" + layout_key(alike.second), static_cast<int>(kinds.size()));
+  if (fresh) kinds.push_back(std::move(alike));
+  pair.kind = it->second;
+  return pair;
+}
+
+// Where blocks are even, what moves grows with a dimension: layouts are measured once for all such sizes.
+ReshardCosts::Entry ReshardCosts::State::measure(int shape_id, LayoutId from, LayoutId to) {
+  const auto [pair, first] = pairs.try_emplace(packed(0, from, to));
+  if (first) pair->second = describe(layouts[static_cast<size_t>(from)], layouts[static_cast<size_t>(to)]);
+  const Pair& p = pair->second;
+  const Shape& shape = shapes[static_cast<size_t>(shape_id)];
+  Shape small = shape;
+  bool scales = true, divides = true;
+  for (size_t d = 0; d < shape.dims.size(); ++d) {
+    const int64_t n = shape.dims[d];
+    divides &= n > 0 && n % mesh.size() == 0;
+    if (n > 0 && n % p.even[d] == 0) small.dims[d] = p.even[d];
+    else scales = false;
+  }
+  if (!p.reduces) return scaled(ask(p, small, false).entry, shape, small);
+  size_t widest = 0;
+  if (p.idle && shape.rank() > 0) {  // axes that are free split the widest dimension: it stays the widest
+    widest = static_cast<size_t>(std::max_element(shape.dims.begin(), shape.dims.end()) - shape.dims.begin());
+    const int64_t n = shape.dims[widest];
+    scales &= n % mesh.size() == 0;
+    for (size_t d = 0; d < shape.dims.size(); ++d) scales &= d == widest || shape.dims[d] < n / p.even[widest];
+    small.dims[widest] = mesh.size() * (1 + mesh.size());
+  }
+  if (!scales) small = shape;
+  const Measured rule = ask(p, small, false);
+  if (rule.least || !rule.entry.possible) return scaled(rule.entry, shape, small);
+  const int further = mesh.atom_count() - kSearchedAtoms;
+  if (further > 0 && searches >= kMostSearches >> std::min(further, 30)) return scaled(rule.entry, shape, small);
+  // What a search finds may split any dimension over any axis.
+  small = shape;
+  for (size_t d = 0; divides && d < shape.dims.size(); ++d) small.dims[d] = mesh.size();
+  if (divides && p.idle) small.dims[widest] *= 1 + mesh.size();
+  return scaled(ask(p, small, true).entry, shape, small);
+}
+
+ReshardCosts::Entry ReshardCosts::State::scaled(Entry entry, const Shape& shape, const Shape& small) {
+  Cost elements = entry.elements;
+  for (size_t d = 0; d < shape.dims.size(); ++d) {
+    if (small.dims[d] != shape.dims[d]) elements = std::min(elements * shape.dims[d] / small.dims[d], Cost{1} << 62);
+  }
+  entry.elements = static_cast<int64_t>(elements);
+  return entry;
+}
+
+ReshardCosts::State::Measured ReshardCosts::State::ask(const Pair& pair, const Shape& shape, bool search) {
+  SizedKey key = {2 * pair.kind + search};
+  key.insert(key.end(), shape.dims.begin(), shape.dims.end());
+  const auto [it, fresh] = measured.try_emplace(std::move(key));
+  if (fresh) {
+    const auto& [from, to] = kinds[static_cast<size_t>(pair.kind)];
+    if (pair.reduces) it->second = plan(shape, from, to, search);
+    else it->second.entry = move(shape, from, to);
+    searches += search;
+  }
+  return it->second;
+}
+
+// Without a reduction every rank receives what it needs and lacks, in one step (layout/reshard.h).
+ReshardCosts::Entry ReshardCosts::State::move(const Shape& shape, const Layout& from, const Layout& to) const {
+  bool slice = true;
+  for (int d = 0; d < shape.rank(); ++d) slice &= is_prefix(from.atoms(d), to.atoms(d));
+  if (slice) return {};
+  return {all_local_elements(mesh, shape, to) - kept_elements(mesh, shape, from, to), 1, true};
+}
+
+ReshardCosts::State::Measured ReshardCosts::State::plan(const Shape& shape, const Layout& from, const Layout& to, bool search) const {
+  Entry e;
+  e.possible = reshard_obstacle(mesh, from, to).empty();
+  if (!e.possible) return {e, false};
+  const std::vector<ReshardStep> steps = plan_reshard(mesh, shape, from, to, {.search = search});
+  e.elements = all_received_elements(mesh, shape, steps);
   for (const ReshardStep& step : steps) e.messages += step.kind != Collective::slice;
-  return e;
+  return {e, e.elements == least_elements(mesh, shape, from, to)};
 }
 
 std::vector<ReshardStep> ReshardCosts::steps(int shape, LayoutId from, LayoutId to) {
@@ -79,7 +239,7 @@ std::vector<ReshardStep> ReshardCosts::steps(int shape, LayoutId from, LayoutId 
 }
 
 int64_t ReshardCosts::block_elements(int shape, LayoutId id) {
-  const auto [it, fresh] = state_->blocks.try_emplace({shape, id}, 1);
+  const auto [it, fresh] = state_->blocks.try_emplace(packed(shape, id, 0), 1);
   if (fresh) {
     const Shape& s = state_->shapes[static_cast<size_t>(shape)];
     for (int d = 0; d < s.rank(); ++d) it->second *= block(s[d], state_->mesh.parts(layout(id).atoms(d)), 0).size;
@@ -88,13 +248,12 @@ int64_t ReshardCosts::block_elements(int shape, LayoutId id) {
 }
 
 LayoutId ReshardCosts::before_part(LayoutId have, LayoutId needed) {
-  const auto [it, fresh] = state_->parts.try_emplace({have, needed}, needed);
+  const auto [it, fresh] = state_->parts.try_emplace(packed(0, have, needed), needed);
   if (!fresh) return it->second;
   Layout whole = layout(needed);
   AtomSet& sums = whole.pending_of(Reduction::sum);
   sums = sums - (sums - layout(have).used() - whole.split());
-  const LayoutId id = layout(whole);
-  return state_->parts[{have, needed}] = id;
+  return it->second = layout(whole);
 }
 
 const ReshardCosts::Copies& ReshardCosts::copies(int shape, LayoutId made, std::span<const LayoutId> needed) {
@@ -135,6 +294,22 @@ const ReshardCosts::Copies& ReshardCosts::copies(int shape, LayoutId made, std::
     return true;
   };
   std::pair<int64_t, int64_t> least = total(best.parents);
+  {  // Each copy from where it costs least: nothing is cheaper, unless copies would be made of each other.
+    std::vector<int> parents(best.parents);
+    for (int i = 0; i < n; ++i) {
+      const auto cost_from = [&](int p) { return std::pair(edge(i, p).elements, edge(i, p).messages); };
+      for (int p = 0; p < n; ++p) {
+        if (p != i && edge(i, p).possible && cost_from(p) < cost_from(parents[static_cast<size_t>(i)])) parents[static_cast<size_t>(i)] = p;
+      }
+    }
+    if (rooted(parents)) {
+      const auto sum = total(parents);
+      best.parents = std::move(parents);
+      best.elements = sum.first;
+      best.messages = sum.second;
+      return best;
+    }
+  }
   const auto try_parents = [&](const std::vector<int>& parents) {
     const auto sum = total(parents);
     if (sum >= least || !rooted(parents)) return false;
