@@ -1,5 +1,7 @@
 #include "meshard/sharding/lower.h"
 
+#include <algorithm>
+
 #include "meshard/ir/signature.h"
 #include "meshard/ir/trace.h"
 
@@ -17,6 +19,25 @@ bool splits_a_lower_factor(const Program& program, const Function& f, const Op& 
     }
   }
   return false;
+}
+
+const OpDef& name_for_a_value(const OpTable& table) {
+  for (const OpDef* def : table.all()) {
+    if (def->identity && !def->collective && def->role == Role::none) return *def;
+  }
+  throw InternalError("the table has no op that is its operand and no role");
+}
+
+// What an op gives in place of its operand `param` is made by one of several now; the others may read the operand later.
+Value behind_readers(Builder& builder, const Op& op, ValueId param, Value made) {
+  const Function& f = builder.function();
+  const auto from = static_cast<size_t>(f.value(made.id()).op + 1);
+  const bool read = std::any_of(f.ops.begin() + static_cast<std::ptrdiff_t>(from), f.ops.end(), [&](const Op& later) {
+    return std::find(later.operands.begin(), later.operands.end(), param) != later.operands.end();
+  });
+  if (!read) return made;
+  builder.rename(made.id(), builder.fresh_name(f.value(made.id()).name + ".early"));
+  return builder.apply(name_for_a_value(*builder.program().table), {made}, {}, {}, "", op.source)[0];
 }
 
 // Copies function `source` to the end of `out`, ops for which `lowered` says so replaced by their lowering.
@@ -54,7 +75,10 @@ void copy_lowered(Program& out, const Function& source, const std::vector<bool>&
     MESHARD_CHECK(lowering.results().size() == op.results.size(), "a lowering sets every result of its op");
     for (size_t r = 0; r < op.results.size(); ++r) {
       const ValueInfo& old = source.value(op.results[r]);
-      const Value made = lowering.results()[r];
+      Value made = lowering.results()[r];
+      for (const Return& back : source.returns) {
+        if (back.value == op.results[r] && back.in_place != ValueId::none) made = behind_readers(builder, op, map[index(back.in_place)], made);
+      }
       MESHARD_CHECK(made.type() == old.type, "a lowering keeps the types of its op");
       ValueInfo& value = f.value(made.id());
       builder.rename(made.id(), old.name);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 
 #include "meshard/sharding/bill.h"
@@ -85,7 +86,8 @@ class FunctionPartitioner {
   }
 
   std::string copy_name(ValueId v) {
-    return fmt::format("{}@{}", in_.value(v).name, ++copy_count_[index(v)]);
+    const auto role = role_names_.find(index(v));
+    return fmt::format("{}@{}", role != role_names_.end() ? role->second : in_.value(v).name, ++copy_count_[index(v)]);
   }
 
   std::string text(const Layout& l) const { return l.str(mesh_); }
@@ -281,9 +283,23 @@ class FunctionPartitioner {
     ValueInfo& held = out_.value(copy);
     const bool may_rename = held.op >= 0 && out_.ops[static_cast<size_t>(held.op)].kind == Op::apply;
     if (may_rename && held.name == in_.value(from).name && users_[index(from)].size() == 1 && !returned_[index(from)] &&
-        out_.find(info.name) == ValueId::none) {
-      held.name = info.name;
+        out_.find(info.name) == ValueId::none && !waits_for_readers(op)) {
+      held.name = role_names_[index(from)] = info.name;
     }
+  }
+
+  // Whether the role's result is returned in place of what is read between its operand's maker and the role.
+  bool waits_for_readers(const Op& role) const {
+    const auto at = static_cast<size_t>(&role - in_.ops.data());
+    const int made = in_.value(root(role.operands[0])).op;
+    for (const Return& r : in_.returns) {
+      if (r.value != role.results[0] || r.in_place == ValueId::none) continue;
+      for (size_t i = static_cast<size_t>(made + 1); i < at; ++i) {
+        const auto& operands = in_.ops[i].operands;
+        if (std::find(operands.begin(), operands.end(), r.in_place) != operands.end()) return true;
+      }
+    }
+    return false;
   }
 
   void call(const Op& op) {
@@ -367,6 +383,7 @@ class FunctionPartitioner {
   std::vector<ValueId> roots_;
   std::vector<std::vector<ValueId>> copies_;  // of each value of the input, in the output; [0] as made or pinned
   std::map<size_t, int> copy_count_;
+  std::map<size_t, std::string> role_names_;  // of values that are called as the role that vanished
   std::vector<bool> returned_;
   Function out_;
   const Op* op_ = nullptr;
