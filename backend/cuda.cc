@@ -58,7 +58,9 @@ class Cuda : public Backend {
       throw std::bad_alloc();
     }
     check(status, "cudaMalloc");
-    check(cudaMemset(memory, 0, static_cast<size_t>(bytes)), "cudaMemset");
+    // The streams here do not wait for the default one, and cudaMemset does not wait for the device.
+    zero(memory, bytes, compute);
+    synchronize(compute);
     return static_cast<std::byte*>(memory);
   }
   void release(std::byte* memory) override { cudaFree(memory); }

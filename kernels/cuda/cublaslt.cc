@@ -14,6 +14,7 @@ namespace meshard::cuda {
 namespace {
 
 constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // at most; what Hopper's fastest kernels ask for
+constexpr int64_t kWorkspaceAligned = 256;            // bytes, which the library wants of its workspace
 constexpr uint32_t kAligned = 64;                     // bytes, as every value in an arena is
 
 struct Library {
@@ -128,7 +129,9 @@ class Matmul {
   }
 
   bool found() const { return found_; }
-  int64_t workspace_bytes() const { return static_cast<int64_t>(choice_.workspaceSize); }
+  int64_t workspace_bytes() const {
+    return choice_.workspaceSize == 0 ? 0 : static_cast<int64_t>(choice_.workspaceSize) + kWorkspaceAligned;
+  }
 
   void run(const void* a, const void* b, void* y, void* workspace, void* stream, bool swapped) const {
     const double one64 = 1, zero64 = 0;
@@ -136,6 +139,8 @@ class Matmul {
     const void* alpha = f64_ ? static_cast<const void*>(&one64) : &one;
     const void* beta = f64_ ? static_cast<const void*>(&zero64) : &zero;
     if (swapped) std::swap(a, b);
+    const auto at = reinterpret_cast<uintptr_t>(workspace);
+    workspace = reinterpret_cast<void*>((at + kWorkspaceAligned - 1) / kWorkspaceAligned * kWorkspaceAligned);
     check(library().matmul(library().handle, product_, alpha, b, first_, a, second_, beta, y, result_, y, result_,
                            &choice_.algo, workspace, choice_.workspaceSize, static_cast<cudaStream_t>(stream)),
           "a product");

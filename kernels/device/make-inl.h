@@ -124,6 +124,12 @@ struct AdamwBody {
     const A learn = static_cast<A>(rate.get(0)), shrink = static_cast<A>(clip.get(0));
     const int64_t first = team.index() * kElements;
     team.each(n - first < kElements ? n - first : kElements, [&](int64_t i) {
+      if (shrink - shrink != 0) {  // not finite: all stays as it is
+        w_out[first + i] = w[first + i];
+        m_out[first + i] = m[first + i];
+        v_out[first + i] = v[first + i];
+        return;
+      }
       const A wi = load(w[first + i]), gi = load(g[first + i]) * shrink;
       const A mi = static_cast<A>(beta1) * load(m[first + i]) + static_cast<A>(1 - beta1) * gi;
       const A vi = static_cast<A>(beta2) * load(v[first + i]) + static_cast<A>(1 - beta2) * gi * gi;

@@ -2,8 +2,10 @@
 // Every op that computes has one. Each runs on the whole and on every block that a mesh gives, into poisoned results
 // with guard bytes, twice, with threads in both orders, and in the memory of its operands where the entry allows it.
 #include <catch2/catch.hpp>
+#include <limits>
 
 #include "meshard/kernels/device_kernels.h"
+#include "meshard/ops/table.h"
 #include "split_run.h"
 
 namespace meshard::test {
@@ -84,6 +86,20 @@ TEST_CASE("emulated device kernels equal the reference") {
         }
       }
     }
+  }
+}
+
+TEST_CASE("an emulated AdamW leaves all as it is where the gradient's scale is not finite") {
+  const OpDef& def = op_table().get("adamw");
+  Random random(17);
+  const Case c = cases(def).front();
+  const BoundRule rule = c.rule();
+  const LocalSpec local = local_spec(c, rule, Mesh(), FactorAtoms(rule.factors.size()), Rank{0});
+  for (const double scale : {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
+    std::vector<Tensor> operands = draw_operands(c, random);
+    operands[5].set(0, scale);
+    const std::vector<Tensor> made = run_on(kForwards, emulated_kernels()->find(def.reference)(local.spec), local.spec, operands);
+    for (size_t r = 0; r < 3; ++r) CHECK(same_bytes(made[r], operands[r]));
   }
 }
 
