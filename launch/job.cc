@@ -10,12 +10,14 @@
 #include <ctime>
 #include <fstream>
 #include <new>
+#include <optional>
 #include <vector>
 
 #include "meshard/base/error.h"
 #include "meshard/collectives/lockstep.h"
 #include "meshard/collectives/mpi.h"
 #include "meshard/collectives/nccl.h"
+#include "meshard/collectives/rendezvous.h"
 #include "meshard/collectives/staged.h"
 #include "meshard/launch/process.h"
 
@@ -55,6 +57,17 @@ int launched_size() {
   return 1;
 }
 
+// Without MPI's launchers, processes that were each given these four meet at the first one's host.
+std::optional<RendezvousOptions> meeting_place() {
+  const char *host = std::getenv("MASTER_ADDR"), *port = std::getenv("MASTER_PORT"), *rank = std::getenv("RANK"), *size = std::getenv("WORLD_SIZE");
+  if (host == nullptr || port == nullptr || rank == nullptr || size == nullptr || std::atoi(size) <= 1) return {};
+  RendezvousOptions out{.host = host, .port = std::atoi(port), .rank = std::atoi(rank), .size = std::atoi(size)};
+  if (out.rank < 0 || out.rank >= out.size || out.port <= 0 || out.port > 65535) {
+    throw UserError(fmt::format("RANK={} of WORLD_SIZE={} at MASTER_PORT={}: a rank is from 0 on and below the size, a port from 1 to 65535", rank, size, port));
+  }
+  return out;
+}
+
 }  // namespace
 
 Job::Job(int* argc, char*** argv) {
@@ -71,6 +84,10 @@ Job::Job(int* argc, char*** argv) {
     if (size_ != launched && std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr) {
       throw UserError(fmt::format("the launcher started {} processes, but MPI sees {}; with Slurm use srun --mpi=pmix, or mpirun inside the allocation", launched, size_));
     }
+  } else if (const auto meeting = meeting_place()) {
+    world_ = rendezvous_communicator(*meeting);
+    rank_ = meeting->rank;
+    size_ = meeting->size;
   } else {
     owned_ = lockstep_communicators(1);
   }
@@ -81,6 +98,10 @@ Job::~Job() {
   owned_.clear();
   world_.reset();
   if (mpi_) process_end();
+}
+
+void Job::fail_without_mpi() const {
+  throw UserError(fmt::format("{} ranks met by RANK and MASTER_ADDR, over which they can only start NCCL: add --device cuda in a build with NCCL, or start them with mpirun", size_));
 }
 
 std::span<Communicator* const> Job::devices(int64_t devices, bool lockstep, const std::string& mesh_text, Backend* backend) {
@@ -99,10 +120,12 @@ std::span<Communicator* const> Job::devices(int64_t devices, bool lockstep, cons
   if (backend != nullptr && world_) {
     const NcclOptions options{.abort = [](int status) { process_abort(status); }};
     const bool nccl = nccl_available() && backend->kind() == "cuda";
+    if (!nccl && !mpi_) fail_without_mpi();
     between_ = nccl ? nccl_communicator(*world_, *backend, options) : staged_communicator(*world_, *backend);
     devices_.push_back(between_.get());
     return devices_;
   }
+  if (world_ && !mpi_) fail_without_mpi();
   if (backend != nullptr) owned_ = lockstep_communicators(1, backend);
   devices_.push_back(world_ ? world_.get() : owned_.front().get());
   return devices_;
@@ -170,7 +193,7 @@ std::string Job::host() {
 int run_job(int argc, char** argv, const std::function<int(Job&, std::span<const std::string>)>& body) {
   // Before there is a communicator, the launcher's variables say who prints.
   bool speaker = true;
-  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"}) {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID", "RANK"}) {
     if (const char* value = std::getenv(name)) {
       speaker = std::atoi(value) == 0;
       break;

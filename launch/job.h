@@ -19,7 +19,8 @@ namespace meshard {
 
 class Job {
  public:
-  // Ranks as the launcher's environment says (Open MPI's, PMIx's, Slurm's variables); 0 of 1 without a launcher.
+  // Ranks as the launcher's environment says (Open MPI's, PMIx's, Slurm's variables; or RANK, WORLD_SIZE, MASTER_ADDR
+  // and MASTER_PORT, by which ranks meet without MPI, for NCCL alone); 0 of 1 without any.
   Job(int* argc, char*** argv);
   ~Job();
   Job(const Job&) = delete;
@@ -50,6 +51,8 @@ class Job {
   void drop_devices();
 
  private:
+  [[noreturn]] void fail_without_mpi() const;
+
   int rank_ = 0, size_ = 1;
   bool mpi_ = false;
   std::unique_ptr<Communicator> world_;

@@ -86,36 +86,18 @@ Types types_of(Dtype dtype) {
   }
 }
 
-// A row-major matrix of rows x columns as the library takes it, column-major: lying on its side where columns are next
-// to one another.
-struct Side {
-  int64_t rows, columns, leading;
-  bool turned;  // is the matrix as it is, not its transpose
-};
-Side side_of(const Gemm::Strides& s, int64_t rows, int64_t columns) {
-  if (s.column == 1) return {columns, rows, s.row, false};
-  return {rows, columns, s.column, true};
-}
-
 class Matmul {
  public:
-  explicit Matmul(Gemm g) : types_(types_of(g.dtype)), f64_(g.dtype == Dtype::f64) {
-    // y must have its columns next to one another; else its transpose has.
-    if (g.y.column != 1) {
-      std::swap(g.a, g.b);
-      std::swap(g.m, g.n);
-      for (Gemm::Strides* s : {&g.a, &g.b, &g.y}) std::swap(s->row, s->column);
-    }
-    // Column-major, y^T [n, m] = b^T a^T.
-    const Side a = side_of(g.a, g.m, g.k), b = side_of(g.b, g.k, g.n);
+  explicit Matmul(const Gemm& g) : types_(types_of(g.dtype)), f64_(g.dtype == Dtype::f64), form_(column_major(g)) {
     const Library& lib = library();
     check(lib.make_product(&product_, types_.compute, types_.scale), "a description");
-    const cublasOperation_t first = b.turned ? CUBLAS_OP_T : CUBLAS_OP_N, second = a.turned ? CUBLAS_OP_T : CUBLAS_OP_N;
+    const cublasOperation_t first = form_.first.transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+    const cublasOperation_t second = form_.second.transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
     check(lib.set_product(product_, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first), "a transpose");
     check(lib.set_product(product_, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second), "a transpose");
-    make_layout(first_, b, g.stack, g.b.stack);
-    make_layout(second_, a, g.stack, g.a.stack);
-    make_layout(result_, {g.n, g.m, g.y.row, false}, g.stack, g.y.stack);
+    make_layout(first_, form_.first, g.stack);
+    make_layout(second_, form_.second, g.stack);
+    make_layout(result_, form_.result, g.stack);
     find_algorithm();
   }
   Matmul(const Matmul&) = delete;
@@ -133,25 +115,27 @@ class Matmul {
     return choice_.workspaceSize == 0 ? 0 : static_cast<int64_t>(choice_.workspaceSize) + kWorkspaceAligned;
   }
 
-  void run(const void* a, const void* b, void* y, void* workspace, void* stream, bool swapped) const {
+  void run(const void* a, const void* b, void* y, void* workspace, void* stream) const {
     const double one64 = 1, zero64 = 0;
     const float one = 1, zero = 0;
     const void* alpha = f64_ ? static_cast<const void*>(&one64) : &one;
     const void* beta = f64_ ? static_cast<const void*>(&zero64) : &zero;
-    if (swapped) std::swap(a, b);
+    const void* first = form_.swapped ? a : b;
+    const void* second = form_.swapped ? b : a;
     const auto at = reinterpret_cast<uintptr_t>(workspace);
     workspace = reinterpret_cast<void*>((at + kWorkspaceAligned - 1) / kWorkspaceAligned * kWorkspaceAligned);
-    check(library().matmul(library().handle, product_, alpha, b, first_, a, second_, beta, y, result_, y, result_,
+    check(library().matmul(library().handle, product_, alpha, first, first_, second, second_, beta, y, result_, y, result_,
                            &choice_.algo, workspace, choice_.workspaceSize, static_cast<cudaStream_t>(stream)),
           "a product");
   }
 
  private:
-  void make_layout(cublasLtMatrixLayout_t& layout, const Side& side, int64_t stack, int64_t step) {
+  void make_layout(cublasLtMatrixLayout_t& layout, const ColumnMajor::Matrix& matrix, int64_t stack) {
     const Library& lib = library();
-    check(lib.make_layout(&layout, types_.data, static_cast<uint64_t>(side.rows), static_cast<uint64_t>(side.columns),
-                          side.leading),
+    check(lib.make_layout(&layout, types_.data, static_cast<uint64_t>(matrix.rows), static_cast<uint64_t>(matrix.columns),
+                          matrix.leading),
           "a layout");
+    const int64_t step = matrix.stack;
     const auto count = static_cast<int32_t>(stack);
     check(lib.set_layout(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count), "a stack");
     check(lib.set_layout(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &step, sizeof step), "a stack");
@@ -176,6 +160,7 @@ class Matmul {
 
   Types types_;
   bool f64_, found_ = false;
+  ColumnMajor form_;
   cublasLtMatmulDesc_t product_ = nullptr;
   cublasLtMatrixLayout_t first_ = nullptr, second_ = nullptr, result_ = nullptr;
   cublasLtMatmulHeuristicResult_t choice_ = {};
@@ -188,9 +173,8 @@ PreparedGemm prepare_gemm(const Gemm& gemm) {
   if (gemm.stack * gemm.m * gemm.n * gemm.k == 0 || gemm.stack > INT32_MAX || !library()) return {};
   const auto matmul = std::make_shared<const Matmul>(gemm);
   if (!matmul->found()) return {};
-  const bool swapped = gemm.y.column != 1;
-  return {matmul->workspace_bytes(), [matmul, swapped](const void* a, const void* b, void* y, void* workspace, void* stream) {
-            matmul->run(a, b, y, workspace, stream, swapped);
+  return {matmul->workspace_bytes(), [matmul](const void* a, const void* b, void* y, void* workspace, void* stream) {
+            matmul->run(a, b, y, workspace, stream);
           }};
 }
 

@@ -1,5 +1,4 @@
-// A stack of matrix products y = a b for a library, one for each device: cuda/cublaslt.cc, cuda/gemm_none.cc,
-// emulated/gemm_none.cc.
+// A stack of matrix products y = a b for a library, one for each device: cuda/cublaslt.cc, emulated/families.cc.
 #pragma once
 
 #include <functional>
@@ -17,6 +16,17 @@ struct Gemm {
   int64_t stack, m, n, k;
   Strides a, b, y;
 };
+
+// The same as a library takes it, whose matrices are column-major: result = op(first) op(second).
+struct ColumnMajor {
+  struct Matrix {
+    int64_t rows, columns, leading, stack;  // as it lies in memory: element (i, j) at i + j leading
+    bool transposed;
+  };
+  Matrix first, second, result;
+  bool swapped;  // first is a and second b; else first is b and second a, and the result is y's transpose
+};
+ColumnMajor column_major(Gemm gemm);
 
 struct PreparedGemm {
   int64_t workspace_bytes = 0;

@@ -74,8 +74,27 @@ if command -v mpirun >/dev/null && "$meshard" train --help | grep -q share-gpu; 
   check 'NCCL, 3 ranks on one GPU, uneven blocks' 'relative difference' mpirun -n 3 --oversubscribe --bind-to none "${small[@]}" --model gpt-tiny \
     --plan data --mesh data=3 --share-gpu
 else
-  row 'NCCL, 2 and 4 ranks on one GPU' skipped 'no mpirun'
+  row 'NCCL under mpirun' skipped 'no mpirun'
 fi
+# ranks N COMMAND...: N processes that meet over TCP; the first's output, and a status that is not 0 if any has one.
+ranks() {
+  local count=$1 status=0 pids=() r
+  shift
+  export MASTER_ADDR=127.0.0.1 MASTER_PORT=$((20000 + RANDOM % 20000)) WORLD_SIZE=$count
+  for ((r = 1; r < count; ++r)); do
+    RANK=$r "$@" >"$logs/rank$r" 2>&1 &
+    pids+=($!)
+  done
+  RANK=0 "$@" || status=$?
+  for r in "${pids[@]}"; do wait "$r" || status=$?; done
+  return $status
+}
+export -f ranks
+export logs NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-lo}
+for count in 2 4; do
+  check "NCCL, $count ranks on one GPU, met over TCP" 'relative difference' bash -c 'ranks "$@"' ranks $count "${small[@]}" --model gpt-tiny \
+    --plan zero3 --mesh data=$count --share-gpu
+done
 
 if [[ -n $quick ]]; then
   row 'compute-sanitizer' skipped '--quick'
