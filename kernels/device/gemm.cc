@@ -1,5 +1,6 @@
 #include "meshard/kernels/device/gemm.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace meshard {
@@ -8,8 +9,11 @@ namespace {
 // A row-major matrix of rows x columns lies in memory as its transpose does column by column, where its columns are next
 // to one another; else as itself.
 ColumnMajor::Matrix lying(const Gemm::Strides& s, int64_t rows, int64_t columns) {
-  if (s.column == 1) return {columns, rows, s.row, s.stack, false};
-  return {rows, columns, s.column, s.stack, true};
+  ColumnMajor::Matrix m{rows, columns, s.column, s.stack, true};
+  if (s.column == 1) m = {columns, rows, s.row, s.stack, false};
+  // Nothing steps over a single column, but a library checks how far that would be.
+  if (m.columns <= 1) m.leading = std::max(m.leading, m.rows);
+  return m;
 }
 
 }  // namespace
@@ -23,7 +27,9 @@ ColumnMajor column_major(Gemm g) {
     std::swap(g.m, g.n);
     for (Gemm::Strides* s : {&g.a, &g.b, &g.y}) std::swap(s->row, s->column);
   }
-  return {lying(g.b, g.k, g.n), lying(g.a, g.m, g.k), {g.n, g.m, g.y.row, g.y.stack, false}, swapped};
+  ColumnMajor::Matrix result = lying(g.y, g.m, g.n);
+  result.transposed = false;
+  return {lying(g.b, g.k, g.n), lying(g.a, g.m, g.k), result, swapped};
 }
 
 }  // namespace meshard
