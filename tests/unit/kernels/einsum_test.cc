@@ -44,7 +44,9 @@ TEST_CASE("tuned einsum agrees with the reference") {
   INFO(rule);
   Case c(rule, sizes);
   if (!c.taken(cpu::einsum)) {
-    CHECK(rule == "t d, t d -> d t one");  // no matrix product in it
+    // There is no matrix product in it, or no oneDNN in this build, which then takes none.
+    const bool built = Case("b t d, d f -> b t f", sizes).taken(cpu::einsum);
+    CHECK((!built || rule == "t d, t d -> d t one"));
     return;
   }
   check_cpu(c, cpu::einsum, reference::einsum);
@@ -52,6 +54,7 @@ TEST_CASE("tuned einsum agrees with the reference") {
 
 TEST_CASE("tuned einsum with nothing to sum or to write") {
   Case zeros("t d, d f -> t f", Case::whole({{"t", 3}, {"d", 0}, {"f", 4}}));
+  if (!zeros.taken(cpu::einsum)) return;  // a build without oneDNN
   CHECK(zeros.run(cpu::einsum)[0] == std::vector<double>(12, 0.0));
   Case empty("t d, d f -> t f", Case::whole({{"t", 0}, {"d", 3}, {"f", 4}}));
   CHECK(empty.run(cpu::einsum)[0].empty());
