@@ -89,5 +89,10 @@ struct Transfer {
   std::vector<Rect> keeps;  // what stays on this rank
 };
 Transfer transfer(const Mesh& mesh, const Shape& shape, const ReshardStep& step, Rank rank);
+// Elements of its sends and of its receives, without visiting those who need nothing of `rank`.
+struct Exchanged {
+  int64_t sends = 0, receives = 0;
+};
+Exchanged exchanged_elements(const Mesh& mesh, const Shape& shape, const ReshardStep& step, Rank rank);
 
 }  // namespace meshard

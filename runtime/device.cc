@@ -264,6 +264,21 @@ class Preparations {
     return of_op = alike;
   }
 
+  // The bytes that a collective stages, without its calls.
+  int64_t staging_bytes(const Flat& flat, const FlatStep& step, Rank rank) {
+    const auto [it, fresh] = staging_.try_emplace({{step.op, step.fetches}, rank}, 0);
+    if (!fresh) return it->second;
+    const auto kind = step.op->def->collective;
+    const bool moves = kind == Collective::all_to_all || kind == Collective::permute || kind == Collective::exchange;
+    if (!moves || step.fetch != nullptr || step.operands.size() > 1) {
+      return it->second = plan_collective(*local_.mesh, flat, step, rank).staging_bytes();
+    }
+    const FlatValue& from = flat.values[static_cast<size_t>(step.operands[0])];
+    const Exchanged e = exchanged_elements(*local_.mesh, from.type.shape, reshard_step(flat, step, 0), rank);
+    const int64_t size = size_bytes(from.type.dtype);
+    return it->second = aligned(e.sends * size) + aligned(e.receives * size);
+  }
+
   const CollectiveStep& collective(const Flat& flat, const FlatStep& step, Rank rank) {
     std::unique_ptr<CollectiveStep>& made = collectives_[{{step.op, step.fetches}, rank}];
     if (made == nullptr) made = std::make_unique<CollectiveStep>(plan_collective(*local_.mesh, flat, step, rank));
@@ -278,10 +293,11 @@ class Preparations {
   absl::flat_hash_map<std::pair<const Op*, Rank>, std::shared_ptr<const Prepared>> of_op_;
   absl::flat_hash_map<std::pair<const BoundRule*, std::vector<int64_t>>, std::shared_ptr<const Prepared>> alike_;
   absl::flat_hash_map<std::pair<std::pair<const Op*, int>, Rank>, std::unique_ptr<CollectiveStep>> collectives_;
+  absl::flat_hash_map<std::pair<std::pair<const Op*, int>, Rank>, int64_t> staging_;
 };
 
-// Everything but the kernels and the memory plan.
-PlannedDevice outline(const Program& local, Rank rank, Preparations& known) {
+// Everything but the kernels and the memory plan; `by_size`: of collectives only what they stage.
+PlannedDevice outline(const Program& local, Rank rank, Preparations& known, bool by_size = false) {
   PlannedDevice d;
   d.rank = rank;
   d.flat = flatten(local, rank);
@@ -291,6 +307,10 @@ PlannedDevice outline(const Program& local, Rank rank, Preparations& known) {
   for (size_t i = 0; i < d.flat.steps.size(); ++i) {
     const FlatStep& step = d.flat.steps[i];
     if (step.kind != FlatStep::collective) continue;
+    if (by_size) {
+      d.scratch_bytes[i] = known.staging_bytes(d.flat, step, rank);
+      continue;
+    }
     d.collectives[i] = std::make_unique<CollectiveStep>(known.collective(d.flat, step, rank));
     d.scratch_bytes[i] = d.collectives[i]->staging_bytes();
   }
@@ -380,7 +400,7 @@ int64_t largest_peak_bytes(const Program& local, int threads, Backend* backend) 
   Preparations known(local, {.threads = threads, .backend = backend}, true);
   int64_t largest = 0;
   for (const auto& [position, ranks] : kinds) {
-    PlannedDevice d = outline(local, ranks[0], known);
+    PlannedDevice d = outline(local, ranks[0], known, true);
     complete(d, known);
     largest = std::max(largest, d.memory.peak_bytes());
     std::set<std::vector<int64_t>> seen{d.scratch_bytes};
@@ -389,7 +409,7 @@ int64_t largest_peak_bytes(const Program& local, int threads, Backend* backend) 
       for (size_t i = 0; i < scratch.size(); ++i) {
         const FlatStep& step = d.flat.steps[i];
         if (step.kind == FlatStep::collective && takes_turns(*step.op)) {
-          scratch[i] = known.collective(d.flat, step, rank).staging_bytes();
+          scratch[i] = known.staging_bytes(d.flat, step, rank);
         }
       }
       if (seen.insert(scratch).second) largest = std::max(largest, plan_memory(d.flat, scratch).peak_bytes());

@@ -33,6 +33,7 @@ std::string layout_key(const Layout& layout) {
 // many for each further atom: the others are priced by rule, and the planner then finds steps that cost as much or less.
 constexpr int kSearchedAtoms = 4;
 constexpr int kMostSearches = 3200;
+constexpr int64_t kCountedDevices = 1024;
 
 constexpr int kLayoutBits = 24, kShapeBits = 16;
 
@@ -169,7 +170,8 @@ ReshardCosts::Entry ReshardCosts::State::measure(int shape_id, LayoutId from, La
   for (size_t d = 0; d < shape.dims.size(); ++d) {
     const int64_t n = shape.dims[d];
     divides &= n > 0 && n % mesh.size() == 0;
-    if (n > 0 && n % p.even[d] == 0) small.dims[d] = p.even[d];
+    // To count uneven blocks takes a look at each: on large meshes they are priced as if they were even.
+    if (n > 0 && (n % p.even[d] == 0 || mesh.size() > kCountedDevices)) small.dims[d] = p.even[d];
     else scales = false;
   }
   if (!p.reduces) return scaled(ask(p, small, false).entry, shape, small);
@@ -177,7 +179,7 @@ ReshardCosts::Entry ReshardCosts::State::measure(int shape_id, LayoutId from, La
   if (p.idle && shape.rank() > 0) {  // axes that are free split the widest dimension: it stays the widest
     widest = static_cast<size_t>(std::max_element(shape.dims.begin(), shape.dims.end()) - shape.dims.begin());
     const int64_t n = shape.dims[widest];
-    scales &= n % mesh.size() == 0;
+    scales &= n % mesh.size() == 0 || mesh.size() > kCountedDevices;
     for (size_t d = 0; d < shape.dims.size(); ++d) scales &= d == widest || shape.dims[d] < n / p.even[widest];
     small.dims[widest] = mesh.size() * (1 + mesh.size());
   }

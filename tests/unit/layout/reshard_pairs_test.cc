@@ -123,6 +123,11 @@ class Simulator {
         }
         if (covered + moved[me] != mine.elements()) return "pieces overlap or leave a gap";
         if (std::string wrong = mirrored(step, transfers, r); !wrong.empty()) return wrong;
+        int64_t sent = 0;
+        for (const Piece& piece : transfers[me].sends) sent += piece.part.elements();
+        const Exchanged counted = exchanged_elements(mesh_, shape_, step, rank(r));
+        if (counted.sends != sent || counted.receives != moved[me])
+          return fmt::format("rank {} sends {} and receives {}, counted as {} and {}", r, sent, moved[me], counted.sends, counted.receives);
       }
       next.values.push_back(std::move(values));
     }

@@ -1,0 +1,100 @@
+// Elimination against MinSum: the same least sums, whatever was solved before.
+#include <catch2/catch.hpp>
+
+#include <random>
+
+#include "meshard/sharding/elimination.h"
+
+namespace meshard {
+namespace {
+
+struct Random {
+  std::mt19937_64 engine;
+  int below(int n) { return static_cast<int>(engine() % static_cast<uint64_t>(n)); }
+};
+
+// A chain of sites with a few long links, as layers have; some cells are infinite.
+SumProblem random_problem(Elimination& elimination, Random& random, int variables) {
+  SumProblem problem;
+  std::vector<int> sizes;
+  const auto cells = [&](int count, int infinite) {
+    std::vector<Cost> list;
+    for (int i = 0; i < count; ++i) list.push_back(random.below(100) < infinite ? kInfinite : Cost{random.below(50)} << 60);
+    return list;
+  };
+  for (int v = 0; v < variables; ++v) {
+    sizes.push_back(2 + random.below(4));
+    problem.own.push_back(elimination.add({sizes.back()}, cells(sizes.back(), 5)));
+  }
+  for (int v = 1; v < variables; ++v) {
+    std::vector<int> over = {v - 1, v};
+    if (v > 4 && random.below(3) == 0) over.insert(over.begin(), random.below(v - 2));
+    int count = 1;
+    std::vector<int> table_sizes;
+    for (int u : over) table_sizes.push_back(sizes[static_cast<size_t>(u)]), count *= table_sizes.back();
+    problem.tables.push_back({over, elimination.add(table_sizes, cells(count, 20))});
+  }
+  problem.constant = 7;
+  return problem;
+}
+
+MinSum as_min_sum(const SumProblem& problem, const Elimination& elimination) {
+  MinSum sum;
+  sum.add_constant(problem.constant);
+  for (TableId own : problem.own) {
+    const int v = sum.add_variable(elimination.sizes(own)[0]);
+    sum.add_table({v}, elimination.cells(own));
+  }
+  for (const SumProblem::Term& t : problem.tables) sum.add_table(t.variables, elimination.cells(t.table));
+  return sum;
+}
+
+TEST_CASE("elimination finds what MinSum finds, labels and all") {
+  Elimination elimination;
+  Random random{std::mt19937_64(3)};
+  int finite = 0;
+  for (int i = 0; i < 300; ++i) {
+    const SumProblem problem = random_problem(elimination, random, 2 + random.below(12));
+    const MinSum sum = as_min_sum(problem, elimination);
+    const MinSum::Solution expected = sum.solve();
+    const auto found = elimination.solve(problem, 1 << 22);
+    REQUIRE(found.has_value());
+    CHECK(found->value == expected.value);
+    if (expected.value >= kInfinite) {
+      CHECK(found->labels.empty());
+      continue;
+    }
+    ++finite;
+    CHECK(found->labels == expected.labels);
+    CHECK(sum.value(found->labels) == found->value);
+  }
+  CHECK(finite > 100);
+}
+
+TEST_CASE("elimination does nothing twice") {
+  Elimination elimination;
+  Random random{std::mt19937_64(5)};
+  SumProblem problem = random_problem(elimination, random, 8);
+  const auto first = elimination.solve(problem, 1 << 22), again = elimination.solve(problem, 1 << 22);
+  CHECK(first->work > 0);
+  CHECK(again->work == 0);
+  CHECK(again->labels == first->labels);
+  CHECK(elimination.add({2}, {1, 2}) == elimination.add({2}, {1, 2}));
+  CHECK(elimination.add({2, 1}, {1, 2}) != elimination.add({2}, {1, 2}));
+}
+
+TEST_CASE("elimination builds no table above the limit") {
+  Elimination elimination;
+  SumProblem problem;
+  for (int v = 0; v < 4; ++v) problem.own.push_back(elimination.zeros(4));
+  std::vector<Cost> cells(16);
+  for (size_t i = 0; i < cells.size(); ++i) cells[i] = static_cast<Cost>(i % 5);
+  for (int a = 0; a < 4; ++a) {
+    for (int b = a + 1; b < 4; ++b) problem.tables.push_back({{a, b}, elimination.add({4, 4}, cells)});
+  }
+  CHECK_FALSE(elimination.solve(problem, 255).has_value());
+  CHECK(elimination.solve(problem, 256).has_value());
+}
+
+}  // namespace
+}  // namespace meshard
