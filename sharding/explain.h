@@ -76,7 +76,7 @@ struct Explanations {
   std::vector<BillLine> lines;            // the bill's
 
   std::string text(size_t most = 0) const;  // 0: all
-  std::string json() const;                 // {"version": 1, "kind": "explanation", ...}: docs/explain.md
+  std::string json() const;                 // {"version": 1, "kind": "explanation", ...}: the members above, by their names
 };
 
 struct ExplainInput {
