@@ -318,7 +318,8 @@ int train(Job& job, const TrainOptions& o) {
   }
   progress.finish();
   if (!o.trace.empty()) write_trace(job, profile, devices, step.bill.mesh.str(), trace);
-  report_steps(job, profile, *e, o.threads, flops_per_token * static_cast<double>(tokens_per_step));
+  // Who was told to stop has little time: launchers kill soon after they ask.
+  if (!stopped) report_steps(job, profile, *e, o.threads, flops_per_token * static_cast<double>(tokens_per_step));
   e.reset();  // validation, sample and comparison each take its memory in turn
   if (stopped && job.first()) fmt::print("stopped after step {} by a signal\n", done);
 

@@ -46,7 +46,7 @@ for program in product repeat guard; do
 done
 # What is computed on pipe=1 only is no result of all: the check sees it.
 wants 1 "$meshard" partition partial.mesh --check && printed 'replicas DIFFER' err
-wants 0 "$meshard" partition product.mesh --explain && printed '%y@1 = all_reduce %y {over = model}' && printed '1 collectives a step, 72 bytes on the busiest device'
+wants 0 "$meshard" partition product.mesh --explain && printed '%y@1 = all_reduce %y {over = model}' && printed '1 collective a step, 72 bytes on the busiest device'
 wants 0 "$meshard" partition product.mesh --mesh 'data=3, model=4' --check && printed 'mesh data=3, model=4' && printed "$good" err
 wants 0 "$meshard" partition product.mesh --mode budget=72
 wants 0 "$meshard" partition product.mesh --dump passes && [[ -n $(ls passes) ]] || fail '--dump wrote no programs'
