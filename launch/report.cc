@@ -116,7 +116,7 @@ void report_steps(Job& job, const Profile& profile, const Executor& run, int thr
     planned = std::max(planned, run.memory(d).peak_bytes());
   }
   fmt::print("  {:.4g} GFLOP/s over the whole step: {:.0f} % of the {:.4g} that a plain matrix product reaches here; a copy moves {:.1f} GB/s\n"
-             "  memory of a device: planned {}, allocated {}; the largest process has held {}\n\n",
+             "  memory of a device: planned {}, allocated {}; the largest process has held {}\n",
              flops_per_step / step * 1e-9, 100 * flops_per_step / step / matmul, matmul * 1e-9, copy * 1e-9, bytes_text(planned), bytes_text(allocated),
              bytes_text(resident));
 }
