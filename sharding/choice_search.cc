@@ -320,21 +320,6 @@ ChoiceSearch::Found ChoiceSearch::found(const Part& part, const Lists& lists, co
   return out;
 }
 
-namespace {
-
-MinSum as_min_sum(const SumProblem& problem, const Elimination& elimination) {
-  MinSum sum;
-  sum.add_constant(problem.constant);
-  for (TableId own : problem.own) {
-    const int v = sum.add_variable(elimination.sizes(own)[0]);
-    sum.add_table({v}, elimination.cells(own));
-  }
-  for (const SumProblem::Term& t : problem.tables) sum.add_table(t.variables, elimination.cells(t.table));
-  return sum;
-}
-
-}  // namespace
-
 ChoiceSearch::Found ChoiceSearch::solve(const Part& part, const Lists& lists, const Labels& labels) {
   std::vector<int> variables;
   bool exact = true;

@@ -449,4 +449,15 @@ const std::vector<int>& Elimination::sizes(TableId id) const { return state_->ta
 const MinSum::Cells& Elimination::cells(TableId id) const { return state_->table(id).cells; }
 std::optional<Elimination::Solution> Elimination::solve(const SumProblem& problem, int64_t limit) { return state_->solve(problem, limit); }
 
+MinSum as_min_sum(const SumProblem& problem, const Elimination& elimination) {
+  MinSum sum;
+  sum.add_constant(problem.constant);
+  for (TableId own : problem.own) {
+    const int v = sum.add_variable(elimination.sizes(own)[0]);
+    sum.add_table({v}, elimination.cells(own));
+  }
+  for (const SumProblem::Term& t : problem.tables) sum.add_table(t.variables, elimination.cells(t.table));
+  return sum;
+}
+
 }  // namespace meshard

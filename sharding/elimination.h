@@ -55,4 +55,7 @@ class Elimination {
   std::unique_ptr<State> state_;
 };
 
+// The same problem as MinSum takes it, which eliminates every table, equal or not.
+MinSum as_min_sum(const SumProblem& problem, const Elimination& elimination);
+
 }  // namespace meshard

@@ -4,34 +4,11 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
-#include "meshard/collectives/lockstep.h"
-#include "meshard/ir/parse.h"
-#include "meshard/ops/table.h"
+#include "lockstep.h"
 #include "meshard/runtime/finite.h"
 
 namespace meshard {
 namespace {
-
-struct Lockstep {
-  explicit Lockstep(const std::string& text) : compiled(compile_local(parse_program(text, "test", op_table()))) {
-    comms = lockstep_communicators(static_cast<int>(compiled.local.mesh->size()));
-    std::vector<Communicator*> devices;
-    std::vector<Rank> ranks;
-    for (auto& c : comms) {
-      devices.push_back(c.get());
-      ranks.push_back(c->rank());
-    }
-    state.emplace(compiled.local, ranks);
-    state->init(0);
-    run.emplace(compiled, &*state, devices);
-  }
-  void set(const std::string& name, std::vector<float> values, Shape shape) { run->set_input(name, View{values.data(), Dtype::f32, std::move(shape)}); }
-
-  Compiled compiled;
-  std::vector<std::unique_ptr<Communicator>> comms;
-  std::optional<State> state;
-  std::optional<Executor> run;
-};
 
 const Profile::Line& line(const std::vector<Profile::Line>& lines, std::string_view name) {
   for (const Profile::Line& l : lines) {
@@ -56,9 +33,9 @@ TEST_CASE("a profile counts calls, flops, bytes and spans of the runs it was ask
   Lockstep w(kProgram);
   w.set("x", std::vector<float>(24, 1), {6, 4});
   w.set("w", std::vector<float>(12, 1), {4, 3});
-  Profile profile(*w.run, {.events_from = 1, .events_until = 2, .sums_from = 1});
-  w.run->set_profile(&profile);
-  for (int i = 0; i < 4; ++i) w.run->run();
+  Profile profile(*w.executor, {.events_from = 1, .events_until = 2, .sums_from = 1});
+  w.executor->set_profile(&profile);
+  for (int i = 0; i < 4; ++i) w.executor->run();
   CHECK(profile.runs() == 3);
   const auto lines = profile.lines();
   CHECK(line(lines, "einsum").calls == 3 * 2);
@@ -78,7 +55,7 @@ TEST_CASE("a profile counts calls, flops, bytes and spans of the runs it was ask
   }
   const std::string table = profile.table();
   for (const char* name : {"einsum", "all_gather", "GFLOP/s", "between start and wait", "between the ops"}) CHECK(table.find(name) != std::string::npos);
-  CHECK(Profile(*w.run).table() == "no run was timed\n");
+  CHECK(Profile(*w.executor).table() == "no run was timed\n");
 }
 
 TEST_CASE("the first step that gives no finite number is found on the device where it is") {
@@ -86,10 +63,10 @@ TEST_CASE("the first step that gives no finite number is found on the device whe
   std::vector<float> x(24, 1);
   w.set("w", std::vector<float>(12, 2), {4, 3});
   w.set("x", x, {6, 4});
-  CHECK(!first_not_finite(*w.run));
+  CHECK(!first_not_finite(*w.executor));
   for (int k = 0; k < 4; ++k) x[4 * 4 + k] = -1;  // row 4: the second of device 1
   w.set("x", x, {6, 4});
-  const auto found = first_not_finite(*w.run);
+  const auto found = first_not_finite(*w.executor);
   REQUIRE(found);
   CHECK(found->step == 1);
   CHECK(found->text.find("sqrt %r gives ") == 0);
@@ -97,7 +74,7 @@ TEST_CASE("the first step that gives no finite number is found on the device whe
   CHECK(found->text.find("nan in %r[1,0] on rank 1") != std::string::npos);
   x[0] = INFINITY;
   w.set("x", x, {6, 4});
-  const auto input = first_not_finite(*w.run);
+  const auto input = first_not_finite(*w.executor);
   REQUIRE(input);
   CHECK(input->step == -1);
   CHECK(input->text == "x holds inf at [0,0] on rank 0 before the step");
@@ -112,12 +89,12 @@ func main(%w: f32[5] [-], %m: f32[5] [-], %v: f32[5] [-], %g: f32[5] [-], %rate:
 )");
   for (const char* name : {"w", "m", "v"}) w.set(name, {1, 2, 3, 4, 5}, {5});
   w.set("g", {7, 8, 9, 10, 11}, {5});
-  w.run->set_scalar("rate", 1);
-  w.run->set_scalar("step", 1);
+  w.executor->set_scalar("rate", 1);
+  w.executor->set_scalar("step", 1);
   for (double clip : {1.0, HUGE_VAL, std::nan("")}) {
-    w.run->set_scalar("clip", clip);
-    w.run->run();
-    for (const char* name : {"w2", "m2", "v2"}) CHECK((w.run->whole(name) == std::vector<double>{1, 2, 3, 4, 5}) == !std::isfinite(clip));
+    w.executor->set_scalar("clip", clip);
+    w.executor->run();
+    for (const char* name : {"w2", "m2", "v2"}) CHECK((w.executor->whole(name) == std::vector<double>{1, 2, 3, 4, 5}) == !std::isfinite(clip));
   }
 }
 

@@ -38,17 +38,6 @@ SumProblem random_problem(Elimination& elimination, Random& random, int variable
   return problem;
 }
 
-MinSum as_min_sum(const SumProblem& problem, const Elimination& elimination) {
-  MinSum sum;
-  sum.add_constant(problem.constant);
-  for (TableId own : problem.own) {
-    const int v = sum.add_variable(elimination.sizes(own)[0]);
-    sum.add_table({v}, elimination.cells(own));
-  }
-  for (const SumProblem::Term& t : problem.tables) sum.add_table(t.variables, elimination.cells(t.table));
-  return sum;
-}
-
 TEST_CASE("elimination finds what MinSum finds, labels and all") {
   Elimination elimination;
   Random random{std::mt19937_64(3)};
