@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "meshard/base/error.h"
+#include "meshard/base/shared_heap.h"
 
 namespace meshard {
 namespace {
@@ -23,6 +24,12 @@ Buffer::Buffer(int64_t bytes) : bytes_(bytes) {
   MESHARD_CHECK(bytes >= 0, "a buffer of a negative size was asked for");
   if (bytes == 0) return;
   void* memory = nullptr;
+  SharedHeap* heap = bytes >= kMappedBytes ? SharedHeap::find() : nullptr;
+  if (heap != nullptr) memory = heap->allocate(bytes);
+  if (memory != nullptr) {
+    data_ = static_cast<std::byte*>(memory);
+    return;
+  }
   if (bytes >= kMappedBytes) {
     memory = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
@@ -45,7 +52,10 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
 }
 
 Buffer::~Buffer() {
-  if (bytes_ >= kMappedBytes) {
+  SharedHeap* heap = bytes_ >= kMappedBytes ? SharedHeap::find() : nullptr;
+  if (heap != nullptr && heap->has(data_, bytes_)) {
+    heap->release(data_, bytes_);
+  } else if (bytes_ >= kMappedBytes) {
     munmap(data_, static_cast<size_t>(bytes_));
   } else {
     std::free(data_);

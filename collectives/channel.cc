@@ -1,9 +1,8 @@
 #include <fmt/format.h>
-#include <sys/uio.h>
 
-#include <cerrno>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "meshard/collectives/shared_memory.h"
 
@@ -19,9 +18,10 @@ struct alignas(64) Channel::Post {
   std::byte content[kShort];
 };
 
-// How many posts of a writer the reader has read.
+// How many posts of a writer the reader has read, and how many bytes it has written to the places they named.
 struct alignas(64) Channel::Acknowledged {
   std::atomic<uint64_t> count;
+  std::atomic<int64_t> written;
 };
 
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
@@ -34,15 +34,15 @@ int64_t Channel::counter_bytes(int ranks) {
 
 int64_t Channel::segment_bytes(int ranks) { return counter_bytes(ranks) + kSlots * kSlotBytes; }
 
-Channel::Channel(int self, std::vector<std::byte*> segments, std::vector<int> processes, const Watchdog& watchdog)
+Channel::Channel(int self, std::vector<std::byte*> segments, const Watchdog& watchdog)
     : self_(self),
       ranks_(static_cast<int>(segments.size())),
       segments_(std::move(segments)),
-      processes_(std::move(processes)),
       watchdog_(watchdog),
       readers_(kSlots),
       posted_(segments_.size()),
-      fetched_(segments_.size()) {
+      fetched_(segments_.size()),
+      counted_(segments_.size()) {
   for (std::vector<Reader>& readers : readers_) readers.reserve(segments_.size());
 }
 
@@ -52,9 +52,9 @@ Channel::Post& Channel::post_at(int writer, int reader, uint64_t sequence) const
   return posts[static_cast<uint64_t>(reader) * kSlots + sequence % kSlots];
 }
 
-std::atomic<uint64_t>& Channel::acknowledged(int writer, int reader) const {
+Channel::Acknowledged& Channel::acknowledged(int writer, int reader) const {
   std::byte* first = segments_[static_cast<size_t>(reader)] + static_cast<size_t>(ranks_) * kSlots * sizeof(Post);
-  return (std::launder(reinterpret_cast<Acknowledged*>(first)) + writer)->count;
+  return *(std::launder(reinterpret_cast<Acknowledged*>(first)) + writer);
 }
 
 std::byte* Channel::slots(int rank) const { return segments_[static_cast<size_t>(rank)] + counter_bytes(ranks_); }
@@ -63,7 +63,7 @@ void Channel::wait_for_readers(int slot) {
   std::vector<Reader>& readers = readers_[static_cast<size_t>(slot)];
   for (const Reader& reader : readers) {
     watchdog_.until(
-        [&] { return acknowledged(self_, reader.rank).load(std::memory_order_acquire) >= reader.sequence; });
+        [&] { return acknowledged(self_, reader.rank).count.load(std::memory_order_acquire) >= reader.sequence; });
   }
   readers.clear();
 }
@@ -94,12 +94,14 @@ void Channel::post(int reader, int64_t offset, int64_t bytes, uint64_t signature
   post.sequence.store(sequence, std::memory_order_release);
 }
 
-void Channel::post_address(int reader, const std::byte* data, int64_t bytes, uint64_t signature) {
+void Channel::post_address(int reader, const std::byte* data, std::byte* room, int64_t bytes, uint64_t signature) {
   uint64_t sequence;
   Post& post = next_post(reader, sequence);
   post.signature = signature;
   post.place = reinterpret_cast<uint64_t>(data);
   post.bytes_and_kind = static_cast<uint64_t>(bytes) * 2 + 1;
+  static_assert(sizeof room <= Post::kShort);
+  std::memcpy(post.content, &room, sizeof room);
   post.sequence.store(sequence, std::memory_order_release);
 }
 
@@ -113,35 +115,23 @@ Channel::Arrival Channel::fetch(int writer) {
   arrival.at_address = post.bytes_and_kind % 2 == 1;
   if (arrival.at_address) {
     arrival.data = reinterpret_cast<const std::byte*>(post.place);
+    std::memcpy(&arrival.room, post.content, sizeof arrival.room);
   } else {
     arrival.data = arrival.bytes <= Post::kShort ? post.content : slots(writer) + post.place;
   }
   return arrival;
 }
 
-void Channel::acknowledge(int writer) {
+void Channel::acknowledge(int writer, int64_t written) {
   uint64_t sequence = ++fetched_[static_cast<size_t>(writer)];
-  acknowledged(writer, self_).store(sequence, std::memory_order_release);
+  Acknowledged& mine = acknowledged(writer, self_);
+  if (written > 0) mine.written.store(mine.written.load(std::memory_order_relaxed) + written, std::memory_order_relaxed);
+  mine.count.store(sequence, std::memory_order_release);
 }
 
-void Channel::read_address(int writer, const std::byte* data, std::byte* to, int64_t bytes) const {
-  while (bytes > 0) {
-    iovec here{to, static_cast<size_t>(bytes)};
-    iovec there{const_cast<std::byte*>(data), static_cast<size_t>(bytes)};
-    ssize_t read = process_vm_readv(processes_[static_cast<size_t>(writer)], &here, 1, &there, 1, 0);
-    MESHARD_CHECK(read > 0, fmt::format("cannot read {} bytes of process {}: {}", bytes,
-                                        processes_[static_cast<size_t>(writer)], std::strerror(errno)));
-    data += read;
-    to += read;
-    bytes -= read;
-  }
-}
-
-bool can_read(int process, const uint64_t* address, uint64_t expected) {
-  uint64_t value = 0;
-  iovec here{&value, sizeof(value)};
-  iovec there{const_cast<uint64_t*>(address), sizeof(value)};
-  return process_vm_readv(process, &here, 1, &there, 1, 0) == sizeof(value) && value == expected;
+int64_t Channel::take_written(int reader) {
+  int64_t written = acknowledged(self_, reader).written.load(std::memory_order_relaxed);
+  return written - std::exchange(counted_[static_cast<size_t>(reader)], written);
 }
 
 }  // namespace meshard

@@ -10,6 +10,7 @@
 #include <exception>
 #include <numeric>
 
+#include "meshard/base/shared_heap.h"
 #include "meshard/collectives/messages.h"
 #include "meshard/collectives/pieces.h"
 #include "meshard/collectives/shared_memory.h"
@@ -90,30 +91,32 @@ Host find_host(MPI_Comm comm, MPI_Comm host_comm) {
   return host;
 }
 
-// The process ids of the host's ranks if each of them may read the memory of all others, else none. The system may
-// forbid it, or the ranks may count processes differently (containers).
-std::vector<int> readable_processes(MPI_Comm host_comm) {
-  struct Proof {
-    int64_t process;
-    const uint64_t* address;
-    uint64_t value;
-  };
-  int ranks = 0;
-  MPI_Comm_size(host_comm, &ranks);
+// The memory of the host's ranks, if each of them may reach that of all others, else null. The system may forbid it, or
+// the ranks may count processes differently (containers).
+std::unique_ptr<ProcessMemory> process_memory(MPI_Comm host_comm, const Host& host, bool share_buffers) {
+  using Process = ProcessMemory::Process;
   uint64_t value = static_cast<uint64_t>(getpid()) * 0x9e3779b97f4a7c15u;
   value ^= reinterpret_cast<uint64_t>(&value);
-  Proof mine = {getpid(), &value, value};
-  std::vector<Proof> proofs(static_cast<size_t>(ranks));
-  MPI_Allgather(&mine, sizeof(Proof), MPI_BYTE, proofs.data(), sizeof(Proof), MPI_BYTE, host_comm);
-  int readable = 1;
-  std::vector<int> processes;
-  for (const Proof& proof : proofs) {
-    readable = readable && can_read(static_cast<int>(proof.process), proof.address, proof.value);
-    processes.push_back(static_cast<int>(proof.process));
+  Process mine{.id = getpid(), .proof = &value};
+  if (share_buffers && SharedHeap::open()) {
+    // What stands at its begin stays there: the heap outlives this.
+    static std::byte* const first = SharedHeap::find()->allocate(sizeof value);
+    uint64_t there = 0;
+    std::memcpy(&there, first, sizeof there);
+    if (there == 0) std::memcpy(first, &value, sizeof value);
+    std::memcpy(&value, first, sizeof value);
+    mine.heap = SharedHeap::find()->begin();
+    mine.heap_bytes = SharedHeap::find()->bytes();
+    mine.heap_file = SharedHeap::find()->file();
   }
-  MPI_Allreduce(MPI_IN_PLACE, &readable, 1, MPI_INT, MPI_LAND, host_comm);  // after it, nobody needs `value` any more
-  if (!readable) processes.clear();
-  return processes;
+  mine.value = value;
+  std::vector<Process> processes(static_cast<size_t>(host.size()));
+  MPI_Allgather(&mine, sizeof(Process), MPI_BYTE, processes.data(), sizeof(Process), MPI_BYTE, host_comm);
+  auto memory = std::make_unique<ProcessMemory>(std::move(processes), host.self);
+  int reached = memory->reaches_all();
+  MPI_Allreduce(MPI_IN_PLACE, &reached, 1, MPI_INT, MPI_LAND, host_comm);  // after it, nobody needs `value` any more
+  if (!reached) memory.reset();
+  return memory;
 }
 
 // A rank that has a core for itself waits some microseconds before it gives the core away; others give it away at once.
@@ -140,9 +143,9 @@ class MpiCommunicator : public Communicator {
       for (std::byte*& segment : segments) segment += Board::entry_bytes(host_.size());
       std::memset(segments[static_cast<size_t>(host_.self)], 0,
                   static_cast<size_t>(Channel::counter_bytes(host_.size())));
-      std::vector<int> processes;
-      if (options.read_processes) processes = readable_processes(host_comm_);
-      shared_ = std::make_unique<SharedMemory>(host_, board_, segments, std::move(processes), watchdog_);
+      std::unique_ptr<ProcessMemory> memory;
+      if (options.read_processes && host_.size() > 1) memory = process_memory(host_comm_, host_, options.share_buffers);
+      shared_ = std::make_unique<SharedMemory>(host_, board_, segments, std::move(memory), watchdog_);
     }
     MPI_Barrier(host_comm_);  // nobody reads a segment that is not zeros yet
   }

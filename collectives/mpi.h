@@ -14,6 +14,9 @@ struct MpiOptions {
   // Long blocks are read from the other process's memory where the system allows that; false: all go through shared
   // memory.
   bool read_processes = true;
+  // Large buffers that this process makes from now on can be mapped by the other ranks of the host (base/shared_heap.h),
+  // which is the fastest way; false: what is read is copied by the system.
+  bool share_buffers = true;
   double timeout_seconds = 60;  // of one wait; then a message names rank, call and op, and the job is aborted. 0: never
 };
 

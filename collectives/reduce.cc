@@ -1,14 +1,24 @@
+// The baseline, AVX2 and AVX-512.
+#define HWY_DISABLED_TARGETS \
+  (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "meshard/collectives/reduce.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/cache_control.h"
+#include "hwy/highway.h"
 #include "meshard/collectives/reduce.h"
 
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <type_traits>
 
-namespace meshard {
-namespace {
+// The loops below are plain: the compiler makes vector code of them, once for each target.
+HWY_BEFORE_NAMESPACE();
+namespace meshard::HWY_NAMESPACE {
 
-// Elements that are put together in a local array before they are stored: the array stays in the first-level cache, and
-// since it overlaps nothing the loops below become vector code even where `out` is one of the inputs.
+// Elements that are put together in a local array before they are stored: the array stays in the first-level cache.
 constexpr int64_t kTile = 1024;
 
 struct Sum {
@@ -38,14 +48,14 @@ struct Half {
   uint16_t bits;
 };
 
-float widen(Half value) { return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16); }
-double widen(double value) { return value; }
-float widen(float value) { return value; }
-int32_t widen(int32_t value) { return value; }
+inline float widen(Half value) { return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16); }
+inline double widen(double value) { return value; }
+inline float widen(float value) { return value; }
+inline int32_t widen(int32_t value) { return value; }
 
 // Rounds to nearest even; a NaN keeps its upper bits and stays a NaN. Signed, and narrowed last, as vector units pack
 // words.
-Half round_half(float value) {
+inline Half round_half(float value) {
   int32_t bits = std::bit_cast<int32_t>(value);
   int32_t rounded =
       static_cast<int32_t>(static_cast<uint32_t>(bits) + 0x7fff + ((static_cast<uint32_t>(bits) >> 16) & 1));
@@ -53,10 +63,56 @@ Half round_half(float value) {
   return {static_cast<uint16_t>(static_cast<int16_t>(chosen >> 16))};
 }
 
+// Past the caches, without the fence that makes it visible to others.
+inline void stream(void* out, const void* in, int64_t bytes) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  const hn::CappedTag<uint8_t, 64> d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  auto* to = static_cast<uint8_t*>(out);
+  const auto* from = static_cast<const uint8_t*>(in);
+  const int64_t head = std::min<int64_t>(bytes, static_cast<int64_t>(-reinterpret_cast<uintptr_t>(to) & 63));
+  std::memcpy(to, from, static_cast<size_t>(head));
+  int64_t i = head;
+  for (; i + 256 <= bytes; i += 256) {
+    for (int64_t k = 0; k < 256; k += 4 * lanes) {
+      const auto a = hn::LoadU(d, from + i + k), b = hn::LoadU(d, from + i + k + lanes);
+      const auto c = hn::LoadU(d, from + i + k + 2 * lanes), e = hn::LoadU(d, from + i + k + 3 * lanes);
+      hn::Stream(a, d, to + i + k);
+      hn::Stream(b, d, to + i + k + lanes);
+      hn::Stream(c, d, to + i + k + 2 * lanes);
+      hn::Stream(e, d, to + i + k + 3 * lanes);
+    }
+  }
+  std::memcpy(to + i, from + i, static_cast<size_t>(bytes - i));
+}
+
+void stream_block(void* to, const void* from, int64_t bytes) {
+  stream(to, from, bytes);
+  hwy::FlushStream();
+}
+
+// Two or three blocks at once. `out` may be one of them: each element is read before it is written.
 template <class Op, class T>
-void reduce_typed(void* out, std::span<const void* const> in, int64_t elements) {
+void reduce_few(T* out, std::span<const void* const> in, int64_t elements) {
+  const T *a = static_cast<const T*>(in[0]), *b = static_cast<const T*>(in[1]);
+  if (in.size() == 2) {
+#pragma GCC ivdep
+    for (int64_t e = 0; e < elements; ++e) out[e] = Op::apply(a[e], b[e]);
+    return;
+  }
+  const T* c = static_cast<const T*>(in[2]);
+#pragma GCC ivdep
+  for (int64_t e = 0; e < elements; ++e) out[e] = Op::apply(Op::apply(a[e], b[e]), c[e]);
+}
+
+template <class Op, class T>
+void reduce_typed(void* out, std::span<const void* const> in, int64_t elements, Store store) {
   using Wide = decltype(widen(T{}));
-  Wide tile[kTile];
+  if constexpr (std::is_same_v<T, Wide>) {
+    if (in.size() <= 3 && store == Store::cached) return reduce_few<Op, T>(static_cast<T*>(out), in, elements);
+  }
+  alignas(64) Wide tile[kTile];
+  alignas(64) T narrow[std::is_same_v<T, Wide> ? 1 : kTile];
   for (int64_t begin = 0; begin < elements; begin += kTile) {
     int64_t n = std::min(kTile, elements - begin);
     const T* first = static_cast<const T*>(in[0]) + begin;
@@ -67,44 +123,67 @@ void reduce_typed(void* out, std::span<const void* const> in, int64_t elements) 
       for (int64_t e = 0; e < n; ++e) tile[e] = Op::apply(tile[e], widen(next[e]));
     }
     T* to = static_cast<T*>(out) + begin;
-    if constexpr (std::is_same_v<T, Half>) {
-      for (int64_t e = 0; e < n; ++e) to[e] = round_half(tile[e]);
+    const void* result = tile;
+    if constexpr (!std::is_same_v<T, Wide>) {
+      for (int64_t e = 0; e < n; ++e) narrow[e] = round_half(tile[e]);
+      result = narrow;
+    }
+    if (store == Store::streaming) {
+      stream(to, result, n * static_cast<int64_t>(sizeof(T)));
     } else {
-      std::memcpy(to, tile, static_cast<size_t>(n) * sizeof(T));
+      std::memcpy(to, result, static_cast<size_t>(n) * sizeof(T));
     }
   }
+  if (store == Store::streaming) hwy::FlushStream();
 }
 
 template <class Op>
-void reduce_with(Dtype dtype, void* out, std::span<const void* const> in, int64_t elements) {
+void reduce_with(Dtype dtype, void* out, std::span<const void* const> in, int64_t elements, Store store) {
   switch (dtype) {
     case Dtype::f64:
-      return reduce_typed<Op, double>(out, in, elements);
+      return reduce_typed<Op, double>(out, in, elements, store);
     case Dtype::f32:
-      return reduce_typed<Op, float>(out, in, elements);
+      return reduce_typed<Op, float>(out, in, elements, store);
     case Dtype::bf16:
-      return reduce_typed<Op, Half>(out, in, elements);
+      return reduce_typed<Op, Half>(out, in, elements, store);
     case Dtype::i32:
-      return reduce_typed<Op, int32_t>(out, in, elements);
+      return reduce_typed<Op, int32_t>(out, in, elements, store);
   }
 }
 
-}  // namespace
-
-void reduce_blocks(Reduction reduction, Dtype dtype, void* out, std::span<const void* const> in, int64_t elements) {
-  if (elements == 0) return;
-  if (in.size() == 1) {
-    if (out != in[0]) std::memcpy(out, in[0], static_cast<size_t>(elements * size_bytes(dtype)));
-    return;
-  }
+void reduce_all(Reduction reduction, Dtype dtype, void* out, std::span<const void* const> in, int64_t elements,
+                Store store) {
   switch (reduction) {
     case Reduction::sum:
-      return reduce_with<Sum>(dtype, out, in, elements);
+      return reduce_with<Sum>(dtype, out, in, elements, store);
     case Reduction::max:
-      return reduce_with<Max>(dtype, out, in, elements);
+      return reduce_with<Max>(dtype, out, in, elements, store);
     case Reduction::min:
-      return reduce_with<Min>(dtype, out, in, elements);
+      return reduce_with<Min>(dtype, out, in, elements, store);
   }
+}
+
+}  // namespace meshard::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace meshard {
+
+HWY_EXPORT(reduce_all);
+HWY_EXPORT(stream_block);
+
+void reduce_blocks(Reduction reduction, Dtype dtype, void* out, std::span<const void* const> in, int64_t elements,
+                   Store store) {
+  if (elements == 0) return;
+  if (in.size() == 1) return copy_block(out, in[0], elements * size_bytes(dtype), store);
+  HWY_DYNAMIC_DISPATCH(reduce_all)(reduction, dtype, out, in, elements, store);
+}
+
+void copy_block(void* to, const void* from, int64_t bytes, Store store) {
+  if (bytes == 0 || to == from) return;
+  if (store == Store::streaming) return HWY_DYNAMIC_DISPATCH(stream_block)(to, from, bytes);
+  std::memcpy(to, from, static_cast<size_t>(bytes));
 }
 
 }  // namespace meshard
+#endif  // HWY_ONCE

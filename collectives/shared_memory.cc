@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "meshard/collectives/reduce.h"
+#include "meshard/base/shared_heap.h"
 
 namespace meshard {
 namespace {
@@ -26,9 +26,15 @@ int64_t share_bytes(int parts) { return std::max<int64_t>(Channel::kSlotBytes / 
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-void copy_bytes(std::byte* to, const std::byte* from, int64_t bytes) {
-  if (bytes > 0 && to != from) std::memcpy(to, from, static_cast<size_t>(bytes));
-}
+// Results of this size are stored past the caches, which they would fill without being read from there.
+constexpr int64_t kStreamed = 4 << 20;
+// Of an all_reduce, what is put together and stored in all results at a time: it stays in the first-level cache. Where
+// blocks must be copied from process to process, more, since each copy is a call of the system.
+constexpr int64_t kReduced = 16 << 10, kReducedCopies = 256 << 10;
+// What is exchanged in blocks of this size is worth large pages.
+constexpr int64_t kOnLargePages = 256 << 10;
+
+Store store_for(int64_t bytes) { return bytes >= kStreamed ? Store::streaming : Store::cached; }
 
 // What the members of a call must have in common, in 64 bits.
 uint64_t signature_of(const CollectiveCall& call) {
@@ -49,8 +55,8 @@ uint64_t signature_of(const CollectiveCall& call) {
 }  // namespace
 
 SharedMemory::SharedMemory(const Host& host, const Board& board, std::vector<std::byte*> segments,
-                           std::vector<int> processes, const Watchdog& watchdog)
-    : host_(host), board_(board), channel_(host.self, std::move(segments), std::move(processes), watchdog) {}
+                           std::unique_ptr<ProcessMemory> memory, const Watchdog& watchdog)
+    : host_(host), board_(board), channel_(host.self, std::move(segments), watchdog), memory_(std::move(memory)) {}
 
 int64_t SharedMemory::carry_out(const CollectiveCall& call) {
   call_ = &call;
@@ -89,20 +95,21 @@ const std::byte* SharedMemory::next(int member, int64_t bytes, std::byte* room) 
   const Source& source = sources_[member];
   const std::byte* data = source.arrival.data + source.read;
   if (!source.arrival.at_address) return data;
-  channel_.read_address(local(member), data, room, bytes);
+  if (const std::byte* here = memory_->find(local(member), data, bytes)) return here;
+  memory_->read(local(member), data, room, bytes);
   return room;
 }
 
-void SharedMemory::advance(int member, int64_t bytes) {
+void SharedMemory::advance(int member, int64_t bytes, int64_t written) {
   Source& source = sources_[member];
   source.read += bytes;
   if (source.read < source.arrival.bytes) return;
   source.open = false;
-  channel_.acknowledge(local(member));
+  channel_.acknowledge(local(member), written);
 }
 
 bool SharedMemory::by_address(const Piece& piece) const {
-  return channel_.reads_addresses() && piece.send_bytes >= kLongBlock;
+  return memory_ != nullptr && piece.send_bytes >= kLongBlock;
 }
 
 void SharedMemory::post_addresses() {
@@ -112,8 +119,17 @@ void SharedMemory::post_addresses() {
     if (!by_address(pieces_[m])) continue;
     if (!open) channel_.open_slot();
     open = posted_addresses_ = true;
-    channel_.post_address(local(m), pieces_[m].send, pieces_[m].send_bytes, signature_);
+    post_address(m, pieces_[m].send, nullptr, pieces_[m].send_bytes);
   }
+}
+
+void SharedMemory::post_address(int member, const std::byte* data, std::byte* room, int64_t bytes) {
+  SharedHeap* heap = SharedHeap::find();
+  if (heap != nullptr && bytes >= kOnLargePages) {
+    heap->use_large_pages(data, bytes);
+    if (room != nullptr && room != data) heap->use_large_pages(room, bytes);
+  }
+  channel_.post_address(local(member), data, room, bytes, signature_);
 }
 
 void SharedMemory::barrier() {
@@ -150,7 +166,7 @@ int64_t SharedMemory::move(bool one_block) {
       int m = (self() + i) % p();
       int64_t bytes = std::min(share, pieces_[m].send_bytes - begin);
       if (bytes <= 0 || by_address(pieces_[m])) continue;
-      if (!written) copy_bytes(slot + offset, pieces_[m].send + begin, bytes);
+      if (!written) copy_block(slot + offset, pieces_[m].send + begin, bytes);
       channel_.post(local(m), offset, bytes, signature_);
       written = one_block;
       if (!one_block) offset += share;
@@ -158,7 +174,10 @@ int64_t SharedMemory::move(bool one_block) {
   };
   post_addresses();
   while (posted < std::min(rounds, kAhead)) post_round();
-  copy_bytes(pieces_[self()].receive, pieces_[self()].send, pieces_[self()].receive_bytes);
+  int64_t result = 0;
+  for (const Piece& piece : pieces_) result += piece.receive_bytes;
+  const Store store = store_for(result);
+  copy_block(pieces_[self()].receive, pieces_[self()].send, pieces_[self()].receive_bytes, store);
   while (posted < rounds || left > 0) {
     if (posted < rounds) post_round();
     for (int i = 1; i < p(); ++i) {
@@ -170,7 +189,7 @@ int64_t SharedMemory::move(bool one_block) {
                     fmt::format("{}: rank {} sends more than {} bytes", call_text(*call_), index((*call_->group)[m]),
                                 piece.receive_bytes));
       std::byte* to = piece.receive + arrived_[m];
-      copy_bytes(to, next(m, bytes, to), bytes);
+      copy_block(to, next(m, bytes, to), bytes, store);
       advance(m, bytes);
       arrived_[m] += bytes;
       read += bytes;
@@ -195,14 +214,15 @@ int64_t SharedMemory::reduce() {
       int m = (self() + i) % p();
       int64_t bytes = std::min(share, pieces_[m].send_bytes - begin);
       if (bytes <= 0 || by_address(pieces_[m])) continue;
-      copy_bytes(slot + offset, pieces_[m].send + begin, bytes);
+      copy_block(slot + offset, pieces_[m].send + begin, bytes);
       channel_.post(local(m), offset, bytes, signature_);
       offset += share;
     }
   };
   parts_.resize(static_cast<size_t>(p()));
   size_t room = static_cast<size_t>(share) * static_cast<size_t>(p());
-  if (rooms_.size() < room && channel_.reads_addresses()) rooms_.resize(room);
+  if (rooms_.size() < room && memory_ != nullptr) rooms_.resize(room);
+  const Store store = own.send == own.receive ? Store::cached : store_for(own.receive_bytes);
   post_addresses();
   while (posted < std::min(rounds, kAhead)) post_round();
   for (int64_t round = 0; posted < rounds || done < own.receive_bytes; ++round) {
@@ -216,7 +236,7 @@ int64_t SharedMemory::reduce() {
       for (int m = 0; m < p(); ++m) {
         parts_[m] = m == self() ? own.send + done : next(m, bytes, rooms_.data() + m * share);
       }
-      reduce_blocks(call_->reduction, call_->dtype, own.receive + done, parts_, bytes / size_bytes(call_->dtype));
+      reduce_blocks(call_->reduction, call_->dtype, own.receive + done, parts_, bytes / size_bytes(call_->dtype), store);
       for (int m = 0; m < p(); ++m) {
         if (m != self()) advance(m, bytes);
       }
@@ -231,6 +251,7 @@ int64_t SharedMemory::reduce() {
 int64_t SharedMemory::all_reduce() {
   int64_t bytes = call_->send_elements * size_bytes(call_->dtype);
   if (p() == 2 && bytes > 0 && bytes <= kShortPair) return all_reduce_pair(bytes);
+  if (p() > 1 && memory_ != nullptr && bytes / p() >= kLongBlock) return all_reduce_blocks(bytes);
   find_blocks_to_reduce(*call_, pieces_);
   int64_t read = reduce();
   find_blocks_to_gather(*call_, pieces_);
@@ -241,7 +262,7 @@ int64_t SharedMemory::all_reduce() {
 int64_t SharedMemory::all_reduce_pair(int64_t bytes) {
   int other = 1 - self();
   const std::byte* own = static_cast<const std::byte*>(call_->send);
-  copy_bytes(channel_.open_slot(), own, bytes);
+  copy_block(channel_.open_slot(), own, bytes);
   channel_.post(local(other), 0, bytes, signature_);
   MESHARD_CHECK(available(other) == bytes, "the other rank's value has another size");
   parts_.resize(2);
@@ -250,6 +271,73 @@ int64_t SharedMemory::all_reduce_pair(int64_t bytes) {
   reduce_blocks(call_->reduction, call_->dtype, call_->receive, parts_, call_->send_elements);
   advance(other, bytes);
   return bytes;
+}
+
+// Each member puts its block together and stores it in the results of all: in place, what it stores to was just read, so
+// it costs no more than that. A member's block of all values is read and written by that member alone.
+int64_t SharedMemory::all_reduce_blocks(int64_t bytes) {
+  const int64_t size = size_bytes(call_->dtype);
+  const auto* send = static_cast<const std::byte*>(call_->send);
+  auto* receive = static_cast<std::byte*>(call_->receive);
+  channel_.open_slot();
+  posted_addresses_ = true;
+  for (int i = 1; i < p(); ++i) post_address((self() + i) % p(), send, receive, bytes);
+  for (int m = 0; m < p(); ++m) {
+    if (m == self()) continue;
+    MESHARD_CHECK(available(m) == bytes, "another rank's value has another size");
+  }
+  const int64_t begin = block_begin(call_->send_elements, p(), self()) * size;
+  const int64_t end = block_begin(call_->send_elements, p(), self() + 1) * size;
+  bool mapped = true;
+  for (int m = 0; m < p(); ++m) {
+    const Channel::Arrival& other = sources_[m].arrival;
+    mapped = mapped && (m == self() || (memory_->find(local(m), other.data, 0) != nullptr &&
+                                        memory_->find(local(m), other.room, 0) != nullptr));
+  }
+  const int64_t chunk = mapped ? kReduced : kReducedCopies;
+  parts_.resize(static_cast<size_t>(p()));
+  if (rooms_.size() < static_cast<size_t>(chunk * p())) rooms_.resize(static_cast<size_t>(chunk * p()));
+  const auto store = [&](const std::byte* from, const std::byte* to) {
+    return from == to ? Store::cached : store_for(bytes);
+  };
+  const Store own_store = store(send, receive);
+  for (int64_t at = begin; at < end; at += chunk) {
+    const int64_t n = std::min(chunk, end - at);
+    for (int m = 0; m < p(); ++m) {
+      if (m == self()) {
+        parts_[m] = send + at;
+        continue;
+      }
+      std::byte* room = rooms_.data() + m * chunk;
+      const std::byte* data = sources_[m].arrival.data + at;
+      parts_[m] = memory_->find(local(m), data, n);
+      if (parts_[m] != nullptr) continue;
+      memory_->read(local(m), data, room, n);
+      parts_[m] = room;
+    }
+    // What goes past the caches is put together in them first.
+    std::byte* result = own_store == Store::cached ? receive + at : rooms_.data() + self() * chunk;
+    reduce_blocks(call_->reduction, call_->dtype, result, parts_, n / size);
+    copy_block(receive + at, result, n, own_store);
+    for (int m = 0; m < p(); ++m) {
+      if (m == self()) continue;
+      const Channel::Arrival& other = sources_[m].arrival;
+      if (std::byte* here = memory_->find(local(m), other.room + at, n)) {
+        copy_block(here, result, n, store(other.data, other.room));
+      } else {
+        memory_->write(local(m), result, other.room + at, n);
+      }
+    }
+  }
+  for (int m = 0; m < p(); ++m) {
+    if (m != self()) advance(m, bytes, end - begin);
+  }
+  channel_.settle();
+  int64_t came = (p() - 1) * (end - begin);
+  for (int m = 0; m < p(); ++m) {
+    if (m != self()) came += channel_.take_written(local(m));
+  }
+  return came;
 }
 
 }  // namespace meshard

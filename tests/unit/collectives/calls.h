@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "meshard/base/buffer.h"
 #include "meshard/collectives/communicator.h"
 
 namespace meshard::testing {
@@ -65,12 +66,26 @@ inline double reduced(Reduction reduction, const Group& group, int64_t e) {
   return result;
 }
 
+// Bytes of a call: what is large is memory of the kind that programs have.
+class Bytes {
+ public:
+  Bytes() = default;
+  Bytes(size_t size, std::byte value) : buffer_(static_cast<int64_t>(size)) { std::memset(data(), int(value), size); }
+  std::byte* data() { return buffer_.data(); }
+  const std::byte* data() const { return buffer_.data(); }
+  size_t size() const { return static_cast<size_t>(buffer_.bytes()); }
+  std::byte operator[](size_t i) const { return buffer_.data()[i]; }
+
+ private:
+  Buffer buffer_;
+};
+
 // One rank's part of a call: arrays, the call, and what `receive` must hold after it. It lies still: the call points
 // into it.
 struct TestCall {
   Group group;
   std::vector<int64_t> counts, send_counts;
-  std::vector<std::byte> send, receive;
+  Bytes send, receive;
   std::vector<double> expected;
   std::string label;
   CollectiveCall call;
@@ -140,10 +155,10 @@ inline std::unique_ptr<TestCall> make_call(const Mesh& mesh, AtomSet over, Rank 
     default:
       break;
   }
-  t->send.resize(static_cast<size_t>(sends * size));
+  t->send = Bytes(static_cast<size_t>(sends * size), std::byte{0});
   for (int64_t e = 0; e < sends; ++e) store(dtype, t->send.data(), e, value_of(rank, e));
-  t->receive.assign(t->expected.size() * static_cast<size_t>(size) + kGuard, kGuardByte);
-  if (in_place) std::memcpy(t->receive.data(), t->send.data(), t->send.size());
+  t->receive = Bytes(t->expected.size() * static_cast<size_t>(size) + kGuard, kGuardByte);
+  if (in_place && t->send.size() > 0) std::memcpy(t->receive.data(), t->send.data(), t->send.size());
   t->label = std::string(name(kind)) + ".value";
   t->call = {.kind = kind,
              .reduction = reduction,

@@ -1,0 +1,119 @@
+#include "meshard/base/shared_heap.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <iterator>
+
+namespace meshard {
+namespace {
+
+constexpr int64_t kPage = 4096;
+constexpr int64_t kLargePage = int64_t{2} << 20;
+constexpr int kCollapse = 25;  // MADV_COLLAPSE of Linux 6.1; an older one answers that it does not know it
+
+std::atomic<SharedHeap*> the_heap{nullptr};
+
+int64_t round_up(int64_t bytes, int64_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+}  // namespace
+
+bool SharedHeap::open() {
+  static const bool opened = [] {
+    // No more can be used than the machine has.
+    const int64_t bytes =
+        round_up(static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<int64_t>(sysconf(_SC_PAGESIZE)), kLargePage);
+    const int file = memfd_create("meshard", MFD_CLOEXEC);
+    if (file < 0) return false;
+    if (sysconf(_SC_PAGESIZE) != kPage || ftruncate(file, bytes) != 0) {
+      close(file);
+      return false;
+    }
+    // Large pages begin at multiples of their size in the file and in memory.
+    const auto reserved = static_cast<size_t>(bytes + kLargePage);
+    void* room = mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED) {
+      close(file);
+      return false;
+    }
+    auto at = reinterpret_cast<uintptr_t>(room);
+    at = (at + kLargePage - 1) / kLargePage * kLargePage;
+    void* begin = mmap(reinterpret_cast<void*>(at), static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
+                       MAP_SHARED | MAP_FIXED | MAP_NORESERVE, file, 0);
+    if (begin == MAP_FAILED) {
+      munmap(room, reserved);
+      close(file);
+      return false;
+    }
+    // Lives as long as the process: so may buffers.
+    the_heap = new SharedHeap(file, static_cast<std::byte*>(begin), bytes);
+    return true;
+  }();
+  return opened;
+}
+
+SharedHeap* SharedHeap::find() { return the_heap.load(std::memory_order_acquire); }
+
+SharedHeap::SharedHeap(int file, std::byte* begin, int64_t bytes)
+    : file_(file), begin_(begin), bytes_(bytes), tried_(static_cast<size_t>(bytes / kLargePage)) {
+  free_[0] = bytes;
+}
+
+bool SharedHeap::has(const void* data, int64_t bytes) const {
+  const auto* at = static_cast<const std::byte*>(data);
+  return at >= begin_ && bytes <= bytes_ && at - begin_ <= bytes_ - bytes;
+}
+
+std::byte* SharedHeap::allocate(int64_t bytes) {
+  if (bytes > bytes_) return nullptr;
+  bytes = round_up(bytes, kPage);
+  const std::lock_guard lock(mutex_);
+  const auto place = std::find_if(free_.begin(), free_.end(), [&](const auto& part) { return part.second >= bytes; });
+  if (place == free_.end()) return nullptr;
+  const auto [begin, size] = *place;
+  free_.erase(place);
+  if (size > bytes) free_[begin + bytes] = size - bytes;
+  return begin_ + begin;
+}
+
+void SharedHeap::release(std::byte* data, int64_t bytes) {
+  bytes = round_up(bytes, kPage);
+  int64_t begin = data - begin_;
+  // Gives the memory back; what is allocated there next is zeros again.
+  if (fallocate(file_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, begin, bytes) != 0) {
+    std::memset(data, 0, static_cast<size_t>(bytes));
+  }
+  const std::lock_guard lock(mutex_);
+  std::fill(tried_.begin() + begin / kLargePage, tried_.begin() + round_up(begin + bytes, kLargePage) / kLargePage, false);
+  auto next = free_.upper_bound(begin);
+  if (next != free_.end() && next->first == begin + bytes) {
+    bytes += next->second;
+    next = free_.erase(next);
+  }
+  if (next != free_.begin()) {
+    const auto before = std::prev(next);
+    if (before->first + before->second == begin) {
+      before->second += bytes;
+      return;
+    }
+  }
+  free_[begin] = bytes;
+}
+
+void SharedHeap::use_large_pages(const void* data, int64_t bytes) {
+  if (bytes == 0 || !has(data, bytes)) return;
+  const int64_t begin = static_cast<const std::byte*>(data) - begin_;
+  const std::lock_guard lock(mutex_);
+  for (int64_t page = begin / kLargePage; page * kLargePage < begin + bytes; ++page) {
+    if (tried_[static_cast<size_t>(page)]) continue;
+    tried_[static_cast<size_t>(page)] = true;
+    // Where it cannot be done, small pages serve as well, more slowly.
+    (void)madvise(begin_ + page * kLargePage, static_cast<size_t>(kLargePage), kCollapse);
+  }
+}
+
+}  // namespace meshard

@@ -1,0 +1,114 @@
+#include "meshard/collectives/process_memory.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <string>
+
+#include "meshard/base/error.h"
+
+namespace meshard {
+namespace {
+
+// Of a rank's pages this many bytes stay mapped. On large pages, dropping and finding them again costs next to nothing.
+constexpr int64_t kMostMapped = int64_t{32} << 20;
+
+using Copy = ssize_t (*)(pid_t, const iovec*, unsigned long, const iovec*, unsigned long, unsigned long);
+
+void move_all(Copy copy, int64_t process, std::byte* here, std::byte* there, int64_t bytes) {
+  while (bytes > 0) {
+    const iovec ours{here, static_cast<size_t>(bytes)}, theirs{there, static_cast<size_t>(bytes)};
+    const ssize_t moved = copy(static_cast<pid_t>(process), &ours, 1, &theirs, 1, 0);
+    MESHARD_CHECK(moved > 0, fmt::format("cannot reach {} bytes of process {}: {}", bytes, process, std::strerror(errno)));
+    here += moved;
+    there += moved;
+    bytes -= moved;
+  }
+}
+
+// Reads the proof and writes it back.
+bool reaches(const ProcessMemory::Process& process) {
+  uint64_t value = 0;
+  const iovec here{&value, sizeof value};
+  const iovec there{const_cast<uint64_t*>(process.proof), sizeof value};
+  const auto id = static_cast<pid_t>(process.id);
+  return process_vm_readv(id, &here, 1, &there, 1, 0) == sizeof value && value == process.value &&
+         process_vm_writev(id, &here, 1, &there, 1, 0) == sizeof value;
+}
+
+std::byte* map_heap(const ProcessMemory::Process& process) {
+  if (process.heap == nullptr) return nullptr;
+  const std::string name = fmt::format("/proc/{}/fd/{}", process.id, process.heap_file);
+  const int file = open(name.c_str(), O_RDWR | O_CLOEXEC);
+  if (file < 0) return nullptr;
+  // At a multiple of the size of large pages, as in the file.
+  constexpr int64_t kLargePage = int64_t{2} << 20;
+  const auto bytes = static_cast<size_t>(process.heap_bytes);
+  void* begin = MAP_FAILED;
+  void* room = mmap(nullptr, bytes + kLargePage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (room != MAP_FAILED) {
+    auto at = (reinterpret_cast<uintptr_t>(room) + kLargePage - 1) / kLargePage * kLargePage;
+    begin = mmap(reinterpret_cast<void*>(at), bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, file, 0);
+    const auto from = reinterpret_cast<uintptr_t>(room);
+    if (begin == MAP_FAILED) {
+      munmap(room, bytes + kLargePage);
+    } else {
+      if (at > from) munmap(room, at - from);
+      if (at - from < kLargePage) munmap(reinterpret_cast<void*>(at + bytes), from + kLargePage - at);
+    }
+  }
+  close(file);
+  if (begin == MAP_FAILED) return nullptr;
+  // A process of the same number elsewhere would have another heap.
+  uint64_t value = 0;
+  std::memcpy(&value, begin, sizeof value);
+  if (value == process.value) return static_cast<std::byte*>(begin);
+  munmap(begin, bytes);
+  return nullptr;
+}
+
+}  // namespace
+
+ProcessMemory::ProcessMemory(std::vector<Process> processes, int self)
+    : processes_(std::move(processes)), mapped_(processes_.size()) {
+  for (size_t r = 0; r < processes_.size(); ++r) {
+    if (static_cast<int>(r) == self) continue;
+    reaches_all_ = reaches_all_ && reaches(processes_[r]);
+    mapped_[r].begin = map_heap(processes_[r]);
+  }
+}
+
+ProcessMemory::~ProcessMemory() {
+  for (size_t r = 0; r < mapped_.size(); ++r) {
+    if (mapped_[r].begin != nullptr) munmap(mapped_[r].begin, static_cast<size_t>(processes_[r].heap_bytes));
+  }
+}
+
+std::byte* ProcessMemory::find(int rank, const std::byte* address, int64_t bytes) {
+  Mapped& mapped = mapped_[static_cast<size_t>(rank)];
+  const Process& process = processes_[static_cast<size_t>(rank)];
+  if (mapped.begin == nullptr || address < process.heap || bytes > process.heap_bytes ||
+      address - process.heap > process.heap_bytes - bytes) {
+    return nullptr;
+  }
+  if ((mapped.used += bytes) > kMostMapped) {
+    madvise(mapped.begin, static_cast<size_t>(process.heap_bytes), MADV_DONTNEED);
+    mapped.used = bytes;
+  }
+  return mapped.begin + (address - process.heap);
+}
+
+void ProcessMemory::read(int rank, const std::byte* from, std::byte* to, int64_t bytes) const {
+  move_all(process_vm_readv, processes_[static_cast<size_t>(rank)].id, to, const_cast<std::byte*>(from), bytes);
+}
+
+void ProcessMemory::write(int rank, const std::byte* from, std::byte* to, int64_t bytes) const {
+  move_all(process_vm_writev, processes_[static_cast<size_t>(rank)].id, const_cast<std::byte*>(from), to, bytes);
+}
+
+}  // namespace meshard
