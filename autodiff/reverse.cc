@@ -71,7 +71,7 @@ Value Reverse::primal(ValueId v) {
     for (ValueId operand : maker->operands) operands.push_back(primal(operand));
     std::vector<Type> types;
     for (ValueId r : maker->results) types.push_back(info(r).type);
-    if (!maker->def->explicit_type) types.clear();
+    if (!maker->def->typed()) types.clear();
     const std::vector<Value> again = target_->apply(*maker->def, operands, maker->attributes, types, "", maker->source);
     made_again_.insert(static_cast<int>(target_->function().ops.size()) - 1);
     for (size_t r = 0; r < again.size(); ++r) {

@@ -47,6 +47,7 @@ void check_dtypes(const OpDef& def, std::span<const Type> operands, const Place&
       if (type.dtype != *wanted) fail(fmt::format("operand {} is {}, it must be {}", i, type.str(), name(*wanted)));
       continue;
     }
+    if (def.wide_operand(i) && type.dtype == Dtype::f32 && first >= 0 && operands[static_cast<size_t>(first)].dtype == Dtype::bf16) continue;
     // Where a result has the very type of this operand, the op does not care which it is.
     const auto& kept = def.result_dtype;
     if (def.identity || std::find(kept.begin(), kept.end(), static_cast<int>(i)) != kept.end()) continue;
@@ -75,6 +76,15 @@ Dtype result_dtype(const OpDef& def, size_t result, std::span<const Type> operan
 }
 
 }  // namespace
+
+bool OpDef::wide_operand(size_t i) const {
+  return std::find(wide_operands.begin(), wide_operands.end(), static_cast<int>(i)) != wide_operands.end();
+}
+
+bool OpDef::may_be_wide(size_t result) const {
+  if (widens && result == 0) return true;
+  return std::find(wide_results.begin(), wide_results.end(), static_cast<int>(result)) != wide_results.end();
+}
 
 void check_attributes(const OpDef& def, const Attributes& attributes, const Place& place) {
   const auto fail = [&](const std::string& text) { throw UserError(place, fmt::format("{}: {}", def.name, text)); };
@@ -140,6 +150,9 @@ std::vector<Type> infer_types(const OpDef& def, const Attributes& attributes, st
   } else {
     for (Shape& shape : result_shapes(bound))
       types.push_back({result_dtype(def, types.size(), operands), std::move(shape)});
+    for (size_t r = 0; r < types.size() && types.size() == results.size(); ++r) {
+      if (def.may_be_wide(r) && types[r].dtype == Dtype::bf16 && results[r].dtype == Dtype::f32) types[r].dtype = Dtype::f32;
+    }
   }
   for (const Type& type : types) {
     if (!fits(type))
@@ -176,6 +189,12 @@ const OpDef& OpTable::get(std::string_view name) const {
   const OpDef* def = find(name);
   MESHARD_CHECK(def != nullptr, fmt::format("the table has no op {}", name));
   return *def;
+}
+
+const OpDef& OpTable::cast() const {
+  const auto at = std::find_if(ops_.begin(), ops_.end(), [](const OpDef* op) { return op->cast; });
+  MESHARD_CHECK(at != ops_.end(), "the table has no op that changes the dtype");
+  return **at;
 }
 
 const OpDef& OpTable::collective(Collective kind) const {

@@ -47,6 +47,13 @@ struct Reach {
 
 constexpr int kInteger = -2;  // of OpDef::result_dtype: the result is i32
 
+// What an op does in a program of mixed precision (ir/mixed.h), where values are narrow (bf16) or f32.
+enum class Precision : uint8_t {
+  follows,   // narrow if all it reads is, else f32
+  computes,  // narrow: what it reads is cast
+  keeps      // f32: what it reads is cast back
+};
+
 struct OpDef {
   std::string_view name;
   std::string_view purpose;  // one sentence with the formula
@@ -80,6 +87,12 @@ struct OpDef {
   Role role = Role::none;                // identity ops that mark a parameter's use, gradient and the optimizer's copy
   std::optional<Collective> collective;  // an op of local programs; `over` is in Op
   bool identity = false;                 // result equals operand 0 (roles, reshard, collectives)
+  bool cast = false;                     // result equals operand 0 but for its dtype
+  Precision precision = Precision::follows;
+  // Operands and results that stay f32 beside narrow ones: statistics, sums over many elements, gradients of weights. In
+  // a program text they may have either dtype.
+  std::vector<int> wide_operands, wide_results;
+  bool widens = false;                   // result 0 may be f32 where the operands are narrow: where readers ask for it
   double flops_per_point = 1;            // times the product of all factor sizes
 
   // Appends ops that compute the operands' cotangents; null: not differentiable (integer operands never are).
@@ -96,6 +109,11 @@ struct OpDef {
 
   double tolerance_f64 = 1e-9, tolerance_f32 = 2e-4, tolerance_bf16 = 5e-2;  // relative to the largest magnitude
   std::vector<OpCase> cases;
+
+  bool wide_operand(size_t i) const;
+  bool may_be_wide(size_t result) const;  // a wide result, or the one that widens
+  // The types of its results are not all known from the operands.
+  bool typed() const { return explicit_type || widens || !wide_results.empty(); }
 };
 
 // Throws UserError at `place` for an attribute that the op does not have (with a suggestion), one of another type, and
@@ -104,7 +122,7 @@ struct OpDef {
 void check_attributes(const OpDef& def, const Attributes& attributes, const Place& place);
 
 // The types of the results; `rule`, if not null, gets the rule bound to them. `results` are the types as written: they
-// count where the op has explicit_type and are otherwise ignored. Attributes must have been checked. Errors as of
+// count where the op has explicit_type, and where a result may be wide and is written as f32; else they are ignored. Attributes must have been checked. Errors as of
 // bind_rule, and dtypes that the op does not take: `add: operand 0 is f32[2] but operand 1 is bf16[2]; convert one of
 // them`.
 std::vector<Type> infer_types(const OpDef& def, const Attributes& attributes, std::span<const Type> operands,
@@ -116,6 +134,7 @@ class OpTable {
   explicit OpTable(std::vector<const OpDef*> ops);
   const OpDef* find(std::string_view name) const;  // nullptr: there is none
   const OpDef& get(std::string_view name) const;   // InternalError if there is none
+  const OpDef& cast() const;  // the op that changes nothing but the dtype
   // The op that performs a collective, or marks a role.
   const OpDef& collective(Collective kind) const;
   const OpDef& role(Role role) const;

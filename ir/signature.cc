@@ -110,7 +110,7 @@ const Signature& Signatures::get(const OpDef& def, const Attributes& attributes,
                                  std::span<const Type> results, const Place& place) {
   KeyView key{&def, &attributes, {}, {}};
   for (const Type& t : operands) key.operands.push_back(&t);
-  for (const Type& t : def.explicit_type ? results : std::span<const Type>()) key.results.push_back(&t);
+  for (const Type& t : def.typed() ? results : std::span<const Type>()) key.results.push_back(&t);
   return table_->get(key, place);
 }
 
@@ -118,7 +118,7 @@ const Signature& Signatures::get(const Function& function, const Op& op) {
   MESHARD_CHECK(op.kind == Op::apply && op.def != nullptr, "only what is applied has a signature");
   KeyView key{op.def, &op.attributes, {}, {}};
   for (ValueId v : op.operands) key.operands.push_back(&function.value(v).type);
-  if (op.def->explicit_type) {
+  if (op.def->typed()) {
     for (ValueId v : op.results) key.results.push_back(&function.value(v).type);
   }
   return table_->get(key, op.source);

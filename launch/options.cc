@@ -21,7 +21,8 @@ std::vector<Flag> model_flags() {
       {Flag::integer, "batch", "B", "sequences a step, over all devices", 1, 1e9},
       {Flag::integer, "seq", "T", "tokens of a sequence", 1, 1e9},
       {Flag::integer, "accumulate", "K", "micro-batches a step", 1, 1e6},
-      {Flag::text, "dtype", "f32|f64", "of parameters and activations", 0, 0, {"f32", "f64", "bf16"}},
+      {Flag::text, "dtype", "f32|f64|bf16", "of parameters and activations; bf16: activations, with parameters in f32", 0, 0, {"f32", "f64", "bf16"}},
+      {Flag::text, "keep-f32", "NAMES", "with --dtype bf16: values that stay f32, with commas between: logits,block.*.y"},
       {Flag::integer, "threads", "N", "of each kernel; default: the cores, shared by the ranks of the host", 1, 4096},
   };
 }
@@ -121,8 +122,23 @@ int threads_of(const Args& args, const Job& job) {
   return threads;
 }
 
+std::optional<MixedOptions> mixed_options(const Args& args) {
+  if (args.text("dtype") != "bf16") {
+    if (args.has("keep-f32")) throw UserError("--keep-f32 says what stays f32 with --dtype bf16; add it, or leave out --keep-f32");
+    return std::nullopt;
+  }
+  MixedOptions mixed;
+  const std::string list = args.text("keep-f32");
+  for (size_t at = 0; args.has("keep-f32") && at <= list.size();) {
+    const size_t end = std::min(list.find(',', at), list.size());
+    if (end == at) throw UserError(fmt::format("--keep-f32 {}: a name is missing; write names with single commas between", list));
+    mixed.keep_f32.push_back(list.substr(at, end - at));
+    at = end + 1;
+  }
+  return mixed;
+}
+
 TrainOptions model_options(const Args& args, const Job& job) {
-  if (args.text("dtype") == "bf16") throw UserError("--dtype bf16 is not built yet; use f32 or f64");
   TrainOptions o;
   o.model = model_config(args.text("model", "gpt-tiny"));
   o.plan = load_plan(args.text("plan", "replicated"));
@@ -135,6 +151,7 @@ TrainOptions model_options(const Args& args, const Job& job) {
   o.accumulate = args.integer("accumulate", 1);
   o.dtype = args.text("dtype", "f32") == "f64" ? Dtype::f64 : Dtype::f32;
   o.threads = threads_of(args, job);
+  o.compile.mixed = mixed_options(args);
   set_optimize(args, o.compile);
   o.compile.threads = o.threads;
   if (o.batch % o.accumulate != 0) throw UserError(fmt::format("--batch {} does not divide into --accumulate {} micro-batches", o.batch, o.accumulate));

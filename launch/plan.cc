@@ -41,7 +41,7 @@ Subject read_subject(const Args& args, const Job& job) {
     s.program = trace.program();
     return s;
   }
-  for (const char* flag : {"model", "batch", "seq", "accumulate", "dtype"}) {
+  for (const char* flag : {"model", "batch", "seq", "accumulate", "dtype", "keep-f32"}) {
     if (args.has(flag)) throw UserError(fmt::format("--{} is of models; the program is read from {}", flag, args.positional()[0]));
   }
   s.path = args.positional()[0];
@@ -111,6 +111,7 @@ int run_plan(Job& job, std::span<const std::string> words) {
   const Args args = Args::parse(words, plan_flags());
   const Subject s = read_subject(args, job);
   CompileOptions options;
+  if (!s.text) options.mixed = s.model.compile.mixed;
   options.threads = s.text ? 1 : s.model.threads;
   options.partition = parse_mode(args.text("mode", "auto"));
   set_optimize(args, options);

@@ -89,18 +89,20 @@ Programs compile_all(const TrainOptions& o, bool first) {
   Programs p;
   p.step = compile(trace_step(o), o.plan, o.mesh, options);
   const Plan lenient = with_optional_lines(o.plan);
-  if (o.validate > 0) p.validate = compile(trace_validation(o), lenient, o.mesh, options);
-  if (o.sample > 0) p.next = compile(trace_next(o.model, o.seq, o.dtype), lenient, o.mesh, options);
-  if (o.compare > 0 && first) p.alone = compile(without_layouts(trace_step(o)), {.threads = o.threads});
+  CompileOptions parts = options;
+  if (parts.mixed) parts.mixed->optional = true;
+  if (o.validate > 0) p.validate = compile(trace_validation(o), lenient, o.mesh, parts);
+  if (o.sample > 0) p.next = compile(trace_next(o.model, o.seq, o.dtype), lenient, o.mesh, parts);
+  if (o.compare > 0 && first) p.alone = compile(without_layouts(trace_step(o)), {.mixed = options.mixed, .threads = o.threads});
   return p;
 }
 
 // What else all ranks must have been started with: other values would train on different data, or wait for one another.
 std::string settings(const TrainOptions& o, const TextData& text) {
   return fmt::format("--model {}\n--batch {}\n--seq {}\n--steps {}\n--accumulate {}\n--seed {}\n--rate {}\n--warmup {}\n--validate {}\n"
-                     "--sample {}\n--compare {}\n--text of {} bytes, digest {:016x}\n",
+                     "--sample {}\n--compare {}\n--dtype {}\n--text of {} bytes, digest {:016x}\n",
                      o.model.name, o.batch, o.seq, o.steps, o.accumulate, o.seed, o.schedule.rate, o.schedule.warmup_steps, o.validate,
-                     o.sample, o.compare, text.train_bytes() + text.held_out_bytes(), text.digest());
+                     o.sample, o.compare, o.compile.mixed ? "bf16" : std::string(name(o.dtype)), text.train_bytes() + text.held_out_bytes(), text.digest());
 }
 
 ExecutorOptions executor_options(const TrainOptions& o) {
@@ -347,7 +349,7 @@ int train(Job& job, const TrainOptions& o) {
   if (o.compare > 0) {
     const auto count = std::min<int64_t>(o.compare, static_cast<int64_t>(losses.size()));
     std::string differs;
-    if (job.first() && !print_comparison(losses, one_device_losses(o, programs.alone, text, count), o.dtype == Dtype::f64 ? 1e-9 : 1e-4)) differs = "differs";
+    if (job.first() && !print_comparison(losses, one_device_losses(o, programs.alone, text, count), o.compile.mixed ? 1e-2 : o.dtype == Dtype::f64 ? 1e-9 : 1e-4)) differs = "differs";
     for (const std::string& s : job.gather(differs)) good &= s.empty();
   }
   std::fflush(stdout);

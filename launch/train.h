@@ -22,7 +22,7 @@ struct TrainOptions {
   int64_t steps = 100;
   int64_t accumulate = 1;     // micro-batches a step
   uint64_t seed = 0;
-  Dtype dtype = Dtype::f32;
+  Dtype dtype = Dtype::f32;   // of parameters; activations may be narrower: compile.mixed
   bool lockstep = false;
   int threads = 1;            // of each kernel
   CompileOptions compile;     // the rewrites of the local program; threads as above; the backend that runs it

@@ -14,6 +14,7 @@ const OpDef& adamw_op() {
       .results = 3,
       .result_names = {"", "m", "v"},
       .in_place = {{0, 0}, {1, 1}, {2, 2}},
+      .precision = Precision::keeps,
       .flops_per_point = 16,
       .reference = reference::adamw,
       .cpu = cpu::adamw,

@@ -140,6 +140,7 @@ const OpDef& pow_op() {
   static const OpDef def = [] {
     OpDef d = pair("pow", "a^b", reference::pow, nullptr);
     d.vjp = pow_vjp;
+    d.precision = Precision::keeps;
     d.flops_per_point = 20;
     return d;
   }();

@@ -50,6 +50,7 @@ const OpDef& convert_op() {
     OpDef d =
         unary("convert", "x in the dtype of the result, rounded to nearest even", reference::convert, cpu::convert);
     d.explicit_type = true;
+    d.cast = true;
     d.result_dtype = {0};  // of any type to any
     d.in_place = {};
     d.linear = {{0}};

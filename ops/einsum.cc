@@ -58,6 +58,8 @@ const OpDef& einsum_op() {
       .attributes = {{"rule", std::string(), true}},
       .repeats = true,
       .linear = {{0}, {1}},
+      .precision = Precision::computes,
+      .widens = true,
       .flops_per_point = 2,
       .vjp = einsum_vjp,
       .reference = reference::einsum,

@@ -61,6 +61,14 @@ OpDef smooth(std::string_view name, std::string_view purpose, PrepareFn referenc
   return def;
 }
 
+// In f32 in a program of mixed precision: a few bits of the operand are many of the result, or the other way round.
+OpDef wide(std::string_view name, std::string_view purpose, PrepareFn reference, PrepareFn cpu, void (*vjp)(Vjp&),
+           double flops) {
+  OpDef def = smooth(name, purpose, reference, cpu, vjp, flops);
+  def.precision = Precision::keeps;
+  return def;
+}
+
 }  // namespace
 
 const OpDef& neg_op() {
@@ -74,22 +82,22 @@ const OpDef& neg_op() {
 }
 
 const OpDef& exp_op() {
-  static const OpDef def = smooth("exp", "e^x", reference::exp, cpu::exp, exp_vjp, 8);
+  static const OpDef def = wide("exp", "e^x", reference::exp, cpu::exp, exp_vjp, 8);
   return def;
 }
 
 const OpDef& log_op() {
-  static const OpDef def = smooth("log", "the natural logarithm of x", reference::log, cpu::log, log_vjp, 8);
+  static const OpDef def = wide("log", "the natural logarithm of x", reference::log, cpu::log, log_vjp, 8);
   return def;
 }
 
 const OpDef& sqrt_op() {
-  static const OpDef def = smooth("sqrt", "the square root of x", reference::sqrt, cpu::sqrt, sqrt_vjp, 2);
+  static const OpDef def = wide("sqrt", "the square root of x", reference::sqrt, cpu::sqrt, sqrt_vjp, 2);
   return def;
 }
 
 const OpDef& rsqrt_op() {
-  static const OpDef def = smooth("rsqrt", "1 / sqrt(x)", reference::rsqrt, cpu::rsqrt, rsqrt_vjp, 2);
+  static const OpDef def = wide("rsqrt", "1 / sqrt(x)", reference::rsqrt, cpu::rsqrt, rsqrt_vjp, 2);
   return def;
 }
 
@@ -109,7 +117,7 @@ const OpDef& sigmoid_op() {
 }
 
 const OpDef& reciprocal_op() {
-  static const OpDef def = smooth("reciprocal", "1 / x", reference::reciprocal, cpu::reciprocal, reciprocal_vjp, 1);
+  static const OpDef def = wide("reciprocal", "1 / x", reference::reciprocal, cpu::reciprocal, reciprocal_vjp, 1);
   return def;
 }
 

@@ -115,6 +115,7 @@ const OpDef& scatter_add_op() {
       .operand_dtypes = {Dtype::i32},
       .integers = true,
       .linear = {{1}},
+      .wide_results = {0},
       .flops_per_point = 0,
       .vjp = scatter_vjp,
       .reference = reference::scatter_add,

@@ -33,6 +33,13 @@ OpDef marker(std::string_view name, std::string_view purpose, Role role) {
   return def;
 }
 
+// Gradients are added up and reduced as f32.
+OpDef wide_marker(std::string_view name, std::string_view purpose, Role role) {
+  OpDef def = marker(name, purpose, role);
+  def.precision = Precision::keeps;
+  return def;
+}
+
 OpDef collective(std::string_view name, std::string_view purpose, Collective kind) {
   OpDef def = identity(name, purpose);
   def.in_place = {};
@@ -57,12 +64,12 @@ const OpDef& use_op() {
 }
 
 const OpDef& grad_op() {
-  static const OpDef def = marker("grad", "a parameter's gradient, summed over all its uses", Role::grad);
+  static const OpDef def = wide_marker("grad", "a parameter's gradient, summed over all its uses", Role::grad);
   return def;
 }
 
 const OpDef& total_op() {
-  static const OpDef def = marker("total", "a parameter's gradient as the optimizer reads it", Role::state);
+  static const OpDef def = wide_marker("total", "a parameter's gradient as the optimizer reads it", Role::state);
   return def;
 }
 

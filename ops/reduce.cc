@@ -75,6 +75,7 @@ const OpDef& sum_op() {
     d.cases.push_back({"i32[2,5,3]", "{rule = \"b t d -> d\"}", "i32[3]"});
     d.linear = {{0}};
     d.vjp = sum_vjp;
+    d.wide_results = {0};
     d.cases.push_back({"f32[0,3]", "{rule = \"t d -> d\"}", "f32[3]"});
     return d;
   }();
@@ -88,6 +89,7 @@ const OpDef& mean_op() {
     d.rule_for = reduce_rule<mean_op>;
     d.linear = {{0}};
     d.vjp = mean_vjp;
+    d.wide_results = {0};
     return d;
   }();
   return def;
@@ -126,6 +128,7 @@ const OpDef& sum_squares_op() {
     d.attributes = {};
     d.flops_per_point = 2;
     d.vjp = sum_squares_vjp;
+    d.wide_results = {0};
     d.cases = {{"f32[5,3]", "", "f32[]"}, {"f32[]"}, {"f32[0,3]", "", "f32[]"}, {"f32[1,4,3]"}, {"f32[33,129]"}};
     return d;
   }();

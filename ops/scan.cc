@@ -129,6 +129,7 @@ OpDef line_op(std::string_view name, std::string_view purpose, std::string (*rul
   def.purpose = purpose;
   def.rule_for = rule;
   def.attributes = {{"dimension", int64_t{0}, true}, {"reverse", false}};
+  def.precision = Precision::keeps;
   def.reference = reference;
   return def;
 }

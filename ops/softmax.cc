@@ -35,6 +35,7 @@ const OpDef& softmax_op() {
       .purpose = "e^x / sum e^x over the last dimension",
       .rule = "... c -> ... c | lower(c)",
       .in_place = {{0, 0}},
+      .wide_results = {0},
       .flops_per_point = 11,
       .vjp = softmax_gradient,
       .lower = softmax_lower,

@@ -145,13 +145,21 @@ Compiled compile_in_mode(const Program& program, const Plan* plan, const std::op
   return out;
 }
 
+Program mix(const Program& program, const MixedOptions& options) {
+  Program out = mixed(program, options);
+  verify(out, Level::traced);
+  return out;
+}
+
 }  // namespace
 
 Compiled compile(const Program& program, const Plan& plan, const std::optional<Mesh>& mesh, const CompileOptions& options) {
-  return compile_in_mode(program, &plan, mesh, options);
+  return options.mixed ? compile_in_mode(mix(program, *options.mixed), &plan, mesh, options) : compile_in_mode(program, &plan, mesh, options);
 }
 
-Compiled compile(const Program& program, const CompileOptions& options) { return compile_in_mode(program, nullptr, {}, options); }
+Compiled compile(const Program& program, const CompileOptions& options) {
+  return options.mixed ? compile_in_mode(mix(program, *options.mixed), nullptr, {}, options) : compile_in_mode(program, nullptr, {}, options);
+}
 
 Compiled compile_local(const Program& local, const CompileOptions& options) {
   verify(local, Level::local);

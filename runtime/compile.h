@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "meshard/ir/mixed.h"
 #include "meshard/ir/pass.h"
 #include "meshard/layout/plan.h"
 #include "meshard/sharding/bill.h"
@@ -24,6 +25,8 @@ class Backend;  // backend/backend.h
 struct CompileOptions {
   PartitionOptions partition;
   OptimizeOptions optimize;
+  // Narrow values and f32 beside them (ir/mixed.h), before all other passes; nullopt: as traced.
+  std::optional<MixedOptions> mixed;
   PassOptions passes;  // passes.skip: also a single rewrite of optimize, by its name
   // What a device has; 0: no limit. A step that needs more gathers values again instead of keeping them, as few as do it;
   // if that is not enough, it is an error that names both numbers.
@@ -35,7 +38,7 @@ struct CompileOptions {
 };
 
 struct Compiled {
-  Program global;    // as traced, pinned
+  Program global;    // as traced, pinned; of mixed precision with its casts
   Program local;     // what every rank runs
   Bill bill;         // peak_bytes is set
   std::vector<Diagnostic> warnings;  // in Mode::automatic: large changes of layout that cost more than they need

@@ -9,6 +9,9 @@
 
 #include "meshard/ir/halo.h"
 #include "meshard/ir/signature.h"
+#include "meshard/kernels/cpu/cpu.h"
+#include "meshard/kernels/mixed.h"
+#include "meshard/kernels/reference/reference.h"
 #include "meshard/sharding/device_sum.h"
 
 namespace meshard {
@@ -229,12 +232,17 @@ std::shared_ptr<const Prepared> prepare(const KernelSpec& spec, const Op& op, co
   if (options.backend != nullptr) {
     const PrepareFn kernel = options.backend->kernels().find(op.def->reference);
     MESHARD_CHECK(kernel != nullptr, fmt::format("op {} has no kernel for {}", op.def->name, options.backend->kind()));
-    return std::make_shared<const Prepared>(kernel(spec));
+    const PrepareFn convert = op.def->typed() ? options.backend->kernels().find(reference::convert) : nullptr;
+    return std::make_shared<const Prepared>(convert != nullptr && !op.def->explicit_type ? prepare_any(kernel, convert, spec) : kernel(spec));
   }
-  if (!options.reference && op.def->cpu != nullptr) p = op.def->cpu(spec);
+  if (!options.reference && op.def->cpu != nullptr) {
+    p = op.def->cpu(spec);
+    // A tuned kernel between two copies is still faster than the plain one.
+    if (!p.run && !op.def->explicit_type && float_types(spec).narrow) p = in_f32(op.def->cpu, cpu::convert, spec);
+  }
   if (!p.run) {
     MESHARD_CHECK(op.def->reference != nullptr, fmt::format("op {} has no kernel", op.def->name));
-    p = op.def->reference(spec);
+    p = op.def->explicit_type ? op.def->reference(spec) : prepare_any(op.def->reference, reference::convert, spec);
   }
   return std::make_shared<const Prepared>(std::move(p));
 }

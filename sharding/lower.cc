@@ -40,6 +40,23 @@ Value behind_readers(Builder& builder, const Op& op, ValueId param, Value made) 
   return builder.apply(name_for_a_value(*builder.program().table), {made}, {}, {}, "", op.source)[0];
 }
 
+// Ops that a lowering is made of have operands of one type: what is narrow beside f32 is cast for them, and the results
+// back.
+Value in_dtype(Builder& builder, Value v, Dtype dtype) {
+  return builder.apply(builder.program().table->cast(), {v}, {}, {Type{dtype, v.shape()}}, v.name() + "." + std::string(name(dtype)))[0];
+}
+
+bool is_mixed(const Function& f, const Op& op) {
+  bool narrow = false, wide = false;
+  for (const auto* list : {&op.operands, &op.results}) {
+    for (ValueId v : *list) {
+      narrow = narrow || f.value(v).type.dtype == Dtype::bf16;
+      wide = wide || f.value(v).type.dtype == Dtype::f32;
+    }
+  }
+  return narrow && wide;
+}
+
 // Copies function `source` to the end of `out`, ops for which `lowered` says so replaced by their lowering.
 void copy_lowered(Program& out, const Function& source, const std::vector<bool>& lowered) {
   out.functions.push_back(Function{source.name, {}, {}, source.param_info, {}, {}});
@@ -68,14 +85,25 @@ void copy_lowered(Program& out, const Function& source, const std::vector<bool>&
       continue;
     }
     std::vector<Value> operands;
-    for (ValueId v : op.operands) operands.emplace_back(&builder, map[index(v)]);
     builder.set_source(op.source);
+    const bool mixed = is_mixed(source, op);
+    for (ValueId v : op.operands) {
+      operands.emplace_back(&builder, map[index(v)]);
+      if (!mixed || source.value(v).type.dtype != Dtype::bf16) continue;
+      const std::optional<Layout> layout = f.value(map[index(v)]).layout;
+      operands.back() = in_dtype(builder, operands.back(), Dtype::f32);
+      f.value(operands.back().id()).layout = layout;
+    }
     Lowering lowering(builder, op.attributes, operands, source.value(op.results[0]).name);
     op.def->lower(lowering);
     MESHARD_CHECK(lowering.results().size() == op.results.size(), "a lowering sets every result of its op");
     for (size_t r = 0; r < op.results.size(); ++r) {
       const ValueInfo& old = source.value(op.results[r]);
       Value made = lowering.results()[r];
+      if (made.type().dtype == Dtype::f32 && old.type.dtype == Dtype::bf16) {
+        builder.rename(made.id(), builder.fresh_name(old.name + ".f32"));
+        made = in_dtype(builder, made, Dtype::bf16);
+      }
       for (const Return& back : source.returns) {
         if (back.value == op.results[r] && back.in_place != ValueId::none) made = behind_readers(builder, op, map[index(back.in_place)], made);
       }

@@ -59,7 +59,13 @@ class Pinner {
     if (value.op >= 0) {
       const Op& op = f.ops[static_cast<size_t>(value.op)];
       if (op.def != nullptr && op.def->role == Role::use) {
-        const std::string operand = f.value(op.operands[0]).name;
+        // Of a program of mixed precision a use reads the parameter's cast.
+        ValueId read = op.operands[0];
+        while (f.value(read).op >= 0 && f.ops[static_cast<size_t>(f.value(read).op)].def != nullptr &&
+               f.ops[static_cast<size_t>(f.value(read).op)].def->cast) {
+          read = f.ops[static_cast<size_t>(f.value(read).op)].operands[0];
+        }
+        const std::string operand = f.value(read).name;
         const std::string param = full.substr(0, full.size() - value.name.size()) + operand;
         if (params_.count(param)) return role_layout(param, Role::use);
       }

@@ -1,4 +1,4 @@
-// Copies of elements: reshape, transpose, take, embedding, convert, and values made from nothing. No arithmetic, or so
+// Copies of elements: reshape, transpose, take, embedding, and values made from nothing. No arithmetic, or so
 // little that memory decides: plain loops.
 #include <cstring>
 
@@ -86,24 +86,6 @@ Prepared embedding_vjp(const KernelSpec& spec) {
                              }
                            });
           }};
-}
-
-Prepared convert(const KernelSpec& spec) {
-  const Dtype from = spec.operands[0].type.dtype, to = spec.results[0].type.dtype;
-  if (!is_float(from) || !is_float(to)) return {};
-  return for_float(from, [&]<class From>() -> Prepared {
-    return for_float(to, [&]<class To>() -> Prepared {
-      using Middle = std::conditional_t<std::is_same_v<To, double>, Sum<From>, float>;
-      return {0, [n = spec.results[0].type.shape.elements(), threads = spec.threads](const KernelCall& call) {
-                parallel_parts(threads, n, kGrain, [&](int64_t, int64_t begin, int64_t end) {
-                  const From* x = in<From>(call, 0);
-                  To* y = out<To>(call);
-                  for (int64_t i = begin; i < end; ++i)
-                    y[i] = static_cast<To>(static_cast<Middle>(static_cast<Sum<From>>(x[i])));
-                });
-              }};
-    });
-  });
 }
 
 Prepared pick(const KernelSpec& spec) { return reference::pick(spec); }

@@ -13,6 +13,7 @@
 #include <limits>
 
 #include "hwy/highway.h"
+#include "meshard/base/buffer.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace meshard::cpu::HWY_NAMESPACE {
@@ -25,34 +26,57 @@ constexpr int64_t kMaxLanes = 64;
 HWY_INLINE int64_t lanes() { return static_cast<int64_t>(hn::Lanes(D())); }
 HWY_INLINE V set(float x) { return hn::Set(D(), x); }
 
-// Fewer than a vector's elements, the others `pad`.
-HWY_INLINE V load_some(const float* x, int64_t n, float pad) {
-  HWY_ALIGN float buffer[kMaxLanes];
-  hn::Store(set(pad), D(), buffer);
-  std::memcpy(buffer, x, static_cast<size_t>(n) * sizeof(float));
-  return hn::Load(D(), buffer);
+// What is kept as f32 or bf16 is computed in f32.
+HWY_INLINE V load(const float* x) { return hn::LoadU(D(), x); }
+HWY_INLINE V load(const bfloat16* x) {
+  const hn::RebindToUnsigned<D> bits;
+  const hn::Rebind<uint16_t, D> half;
+  const auto wide = hn::PromoteTo(bits, hn::LoadU(half, reinterpret_cast<const uint16_t*>(x)));
+  return hn::BitCast(D(), hn::ShiftLeft<16>(wide));
 }
-HWY_INLINE void store_some(V v, float* y, int64_t n) {
-  HWY_ALIGN float buffer[kMaxLanes];
-  hn::Store(v, D(), buffer);
-  std::memcpy(y, buffer, static_cast<size_t>(n) * sizeof(float));
+HWY_INLINE void store(V v, float* y) { hn::StoreU(v, D(), y); }
+// To nearest even; a NaN stays one.
+HWY_INLINE void store(V v, bfloat16* y) {
+  const hn::RebindToUnsigned<D> du;
+  const hn::Rebind<uint16_t, D> half;
+  const auto bits = hn::BitCast(du, v);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1));
+  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7FFF)));
+  const auto quiet = hn::Or(bits, hn::Set(du, 0x400000));
+  const auto chosen = hn::ShiftRight<16>(hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(v)), quiet, rounded));
+  hn::StoreU(hn::DemoteTo(half, hn::BitCast(hn::RebindToSigned<D>(), chosen)), half, reinterpret_cast<uint16_t*>(y));
+}
+
+// Fewer than a vector's elements, the others `pad`.
+template <class T>
+HWY_INLINE V load_some(const T* x, int64_t n, float pad) {
+  HWY_ALIGN T buffer[kMaxLanes];
+  store(set(pad), buffer);
+  std::memcpy(buffer, x, static_cast<size_t>(n) * sizeof(T));
+  return load(buffer);
+}
+template <class T>
+HWY_INLINE void store_some(V v, T* y, int64_t n) {
+  HWY_ALIGN T buffer[kMaxLanes];
+  store(v, buffer);
+  std::memcpy(y, buffer, static_cast<size_t>(n) * sizeof(T));
 }
 
 // y[i] = f(x[i]); y may be x.
-template <class F>
-HWY_INLINE void map(const float* x, float* y, int64_t n, const F& f) {
+template <class X, class Y, class F>
+HWY_INLINE void map(const X* x, Y* y, int64_t n, const F& f) {
   const int64_t step = lanes();
   int64_t i = 0;
-  for (; i + step <= n; i += step) hn::StoreU(f(hn::LoadU(D(), x + i)), D(), y + i);
+  for (; i + step <= n; i += step) store(f(load(x + i)), y + i);
   if (i < n) store_some(f(load_some(x + i, n - i, 1)), y + i, n - i);
 }
 
 // y[i] = f(a[i], b[i]); y may be a or b.
-template <class F>
-HWY_INLINE void map(const float* a, const float* b, float* y, int64_t n, const F& f) {
+template <class X, class Y, class F>
+HWY_INLINE void map(const X* a, const X* b, Y* y, int64_t n, const F& f) {
   const int64_t step = lanes();
   int64_t i = 0;
-  for (; i + step <= n; i += step) hn::StoreU(f(hn::LoadU(D(), a + i), hn::LoadU(D(), b + i)), D(), y + i);
+  for (; i + step <= n; i += step) store(f(load(a + i), load(b + i)), y + i);
   if (i < n) store_some(f(load_some(a + i, n - i, 1), load_some(b + i, n - i, 1)), y + i, n - i);
 }
 
@@ -62,7 +86,7 @@ HWY_INLINE void map(const float* a, const float* b, const float* c, float* y, in
   const int64_t step = lanes();
   int64_t i = 0;
   for (; i + step <= n; i += step) {
-    hn::StoreU(f(hn::LoadU(D(), a + i), hn::LoadU(D(), b + i), hn::LoadU(D(), c + i)), D(), y + i);
+    store(f(load(a + i), load(b + i), load(c + i)), y + i);
   }
   if (i < n) {
     const int64_t r = n - i;
@@ -78,9 +102,9 @@ HWY_INLINE void map(const float* a, const float* b, const float* c, const float*
   int64_t i = 0;
   V first, second;
   for (; i + step <= n; i += step) {
-    f(hn::LoadU(D(), a + i), hn::LoadU(D(), b + i), hn::LoadU(D(), c + i), hn::LoadU(D(), d + i), &first, &second);
-    hn::StoreU(first, D(), y + i);
-    hn::StoreU(second, D(), z + i);
+    f(load(a + i), load(b + i), load(c + i), load(d + i), &first, &second);
+    store(first, y + i);
+    store(second, z + i);
   }
   if (i < n) {
     const int64_t r = n - i;
@@ -91,18 +115,18 @@ HWY_INLINE void map(const float* a, const float* b, const float* c, const float*
 }
 
 // The lanes of f's running values after all of x, four chains at a time; `pad` must be neutral: f(s, pad) == s.
-template <class F>
-HWY_INLINE V fold(const float* x, int64_t n, V start, float pad, const F& f, const F& join) {
+template <class T, class F>
+HWY_INLINE V fold(const T* x, int64_t n, V start, float pad, const F& f, const F& join) {
   const int64_t step = lanes();
   V s0 = start, s1 = start, s2 = start, s3 = start;
   int64_t i = 0;
   for (; i + 4 * step <= n; i += 4 * step) {
-    s0 = f(s0, hn::LoadU(D(), x + i));
-    s1 = f(s1, hn::LoadU(D(), x + i + step));
-    s2 = f(s2, hn::LoadU(D(), x + i + 2 * step));
-    s3 = f(s3, hn::LoadU(D(), x + i + 3 * step));
+    s0 = f(s0, load(x + i));
+    s1 = f(s1, load(x + i + step));
+    s2 = f(s2, load(x + i + 2 * step));
+    s3 = f(s3, load(x + i + 3 * step));
   }
-  for (; i + step <= n; i += step) s0 = f(s0, hn::LoadU(D(), x + i));
+  for (; i + step <= n; i += step) s0 = f(s0, load(x + i));
   if (i < n) s0 = f(s0, load_some(x + i, n - i, pad));
   return join(join(s0, s1), join(s2, s3));
 }
@@ -110,36 +134,37 @@ HWY_INLINE V fold(const float* x, int64_t n, V start, float pad, const F& f, con
 HWY_INLINE float add_lanes(V v) { return hn::GetLane(hn::SumOfLanes(D(), v)); }
 
 // The sum of f(x[i]), or of f(x[i], y[i]), where f of the pads is 0.
-template <class F>
-HWY_INLINE float sum_of(const float* x, int64_t n, float pad, const F& f) {
+template <class T, class F>
+HWY_INLINE float sum_of(const T* x, int64_t n, float pad, const F& f) {
   const int64_t step = lanes();
   V s0 = set(0), s1 = s0, s2 = s0, s3 = s0;
   int64_t i = 0;
   for (; i + 4 * step <= n; i += 4 * step) {
-    s0 = hn::Add(s0, f(hn::LoadU(D(), x + i)));
-    s1 = hn::Add(s1, f(hn::LoadU(D(), x + i + step)));
-    s2 = hn::Add(s2, f(hn::LoadU(D(), x + i + 2 * step)));
-    s3 = hn::Add(s3, f(hn::LoadU(D(), x + i + 3 * step)));
+    s0 = hn::Add(s0, f(load(x + i)));
+    s1 = hn::Add(s1, f(load(x + i + step)));
+    s2 = hn::Add(s2, f(load(x + i + 2 * step)));
+    s3 = hn::Add(s3, f(load(x + i + 3 * step)));
   }
-  for (; i + step <= n; i += step) s0 = hn::Add(s0, f(hn::LoadU(D(), x + i)));
+  for (; i + step <= n; i += step) s0 = hn::Add(s0, f(load(x + i)));
   if (i < n) s0 = hn::Add(s0, f(load_some(x + i, n - i, pad)));
   return add_lanes(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)));
 }
-template <class F>
-HWY_INLINE float sum_of(const float* x, const float* y, int64_t n, const F& f) {
+template <class T, class U, class F>
+HWY_INLINE float sum_of(const T* x, const U* y, int64_t n, const F& f) {
   const int64_t step = lanes();
   V s0 = set(0), s1 = s0;
   int64_t i = 0;
   for (; i + 2 * step <= n; i += 2 * step) {
-    s0 = hn::Add(s0, f(hn::LoadU(D(), x + i), hn::LoadU(D(), y + i)));
-    s1 = hn::Add(s1, f(hn::LoadU(D(), x + i + step), hn::LoadU(D(), y + i + step)));
+    s0 = hn::Add(s0, f(load(x + i), load(y + i)));
+    s1 = hn::Add(s1, f(load(x + i + step), load(y + i + step)));
   }
-  for (; i + step <= n; i += step) s0 = hn::Add(s0, f(hn::LoadU(D(), x + i), hn::LoadU(D(), y + i)));
+  for (; i + step <= n; i += step) s0 = hn::Add(s0, f(load(x + i), load(y + i)));
   if (i < n) s0 = hn::Add(s0, f(load_some(x + i, n - i, 0), load_some(y + i, n - i, 0)));
   return add_lanes(hn::Add(s0, s1));
 }
 
-HWY_INLINE float max_of(const float* x, int64_t n) {
+template <class T>
+HWY_INLINE float max_of(const T* x, int64_t n) {
   const float least = -std::numeric_limits<float>::infinity();
   const auto larger = [](V a, V b) HWY_ATTR { return hn::Max(a, b); };
   return hn::GetLane(hn::MaxOfLanes(D(), fold(x, n, set(least), least, larger, larger)));
