@@ -199,11 +199,11 @@ class Mixer {
       for (ValueId r : op.results) neutral[index(r)] = !narrow[index(r)];
       return Mode::leave;
     }
-    bool reads_kept = false, reads_wide = false, all_neutral = true;
+    bool reads_kept = false, reads_others = false, reads_wide = false, all_neutral = true;
     for (size_t i = 0; i < op.operands.size(); ++i) {
       const ValueId v = op.operands[i];
       if (!takes_part(v) || def.wide_operand(i)) continue;
-      reads_kept = reads_kept || (kept.values[index(v)] && !narrow[index(v)]);
+      (kept.values[index(v)] && !narrow[index(v)] ? reads_kept : reads_others) = true;
       if (neutral[index(v)]) continue;
       all_neutral = false;
       reads_wide = reads_wide || !narrow[index(v)];
@@ -223,7 +223,7 @@ class Mixer {
     } else if (def.precision == Precision::keeps) {
       wide = true;
     } else if (def.precision == Precision::computes) {
-      wide = wide || (kept_result && !def.widens);
+      wide = reads_others ? kept_result && !def.widens : reads_kept;
     } else {
       wide = wide || reads_wide || all_neutral || kept_result || (any && wanted);
     }

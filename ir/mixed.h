@@ -22,7 +22,8 @@ namespace meshard {
 struct MixedOptions {
   Dtype narrow = Dtype::bf16;
   // Names, as plans write them, of values that stay f32: "logits", "block.*.y". Of a parameter: its use. What reads such a
-  // value computes in f32, but for products, which give f32 results from narrow operands where their result is named.
+  // value computes in f32; a product only where all that it reads is named, and where its result is named it gives f32
+  // from narrow operands.
   std::vector<std::string> keep_f32;
   bool optional = false;  // a pattern may match nothing: for a program that has only some of the names
 };

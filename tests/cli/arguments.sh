@@ -26,8 +26,9 @@ refused '--threads is 0, out of the range 1 to 4096' "$meshard" train --threads 
 refused '--without: no rewrite "shar"; there are share, shorten, drop, regather, bucket, overlap, and all; did you mean "share"?' "${plan[@]}" --without drop,shar
 refused '--bucket is -1, out of the range 0 to 1e+15' "${train[@]}" --bucket -1
 refused '--dtype is "f16", not one of: f32, f64, bf16' "${train[@]}" --dtype f16
-refused '--dtype bf16 is not built yet; use f32 or f64' "${train[@]}" --dtype bf16
-refused '--dtype bf16 is not built yet; use f32 or f64' "${plan[@]}" --dtype bf16
+refused "--keep-f32 says what stays f32 with --dtype bf16; add it, or leave out --keep-f32" "${train[@]}" --keep-f32 logits
+refused '--keep-f32: "logit" matches no f32 value; did you mean "logits"?' "${plan[@]}" --dtype bf16 --keep-f32 logit
+refused "--keep-f32 logits,: a name is missing; write names with single commas between" "${plan[@]}" --dtype bf16 --keep-f32 logits,
 refused '--batch 4 does not divide into --accumulate 3 micro-batches' "${train[@]}" --accumulate 3
 refused 'cannot write the log /nonexistent/log; check the folder and its permissions' "${train[@]}" --log /nonexistent/log
 

@@ -63,13 +63,14 @@ void feed(Executor& e, const Job& job, const Program& program, int64_t step) {
 
 std::string Job::name() const {
   return fmt::format("{}, plan {}, mesh {}, {}, batch {}, seq {}, accumulate {}", model, plan.empty() ? "none" : plan,
-                     plan.empty() ? "none" : mesh, meshard::name(dtype), batch, seq, accumulate);
+                     plan.empty() ? "none" : mesh, mixed ? "bf16" : meshard::name(dtype), batch, seq, accumulate);
 }
 
 Compiled compile_job(const Job& job) {
   const Program program = trace_job(job);
   CompileOptions options;
   options.backend = job.backend;
+  if (job.mixed) options.mixed.emplace();
   if (job.plan.empty()) return compile(without_layouts(program), options);
   return compile(program, Plan::parse(*builtin_plan(job.plan), job.plan + ".plan"), Mesh::parse(job.mesh), options);
 }

@@ -21,6 +21,7 @@ struct Job {
   int64_t accumulate = 1;
   Backend* backend = nullptr;  // null: the host
   bool graph = true;
+  bool mixed = false;       // bf16 beside f32
   std::string name() const;
 };
 

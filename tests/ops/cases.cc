@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "meshard/base/text.h"
+#include "meshard/kernels/mixed.h"
 #include "meshard/ops/table.h"
 #include "split_run.h"
 
@@ -27,10 +28,18 @@ Attributes parse_attributes(const std::string& text) {
 
 }  // namespace
 
-BoundRule Case::rule() const { return bind_rule(*def, attributes, operands, explicit_results(), Place{"case", 1, 1}); }
+BoundRule Case::rule() const {
+  return bind_rule(*def, attributes, operands, def->explicit_type ? expected : std::vector<Type>{}, Place{"case", 1, 1});
+}
 
 std::vector<Type> Case::results() const {
-  return infer_types(*def, attributes, operands, explicit_results(), Place{"case", 1, 1});
+  const Place place{"case", 1, 1};
+  std::vector<Type> types = infer_types(*def, attributes, operands, def->explicit_type ? expected : std::vector<Type>{}, place);
+  if (!wide) return types;
+  for (size_t r = 0; r < types.size(); ++r) {
+    if (def->may_be_wide(r) && types[r].dtype == Dtype::bf16) types[r].dtype = Dtype::f32;
+  }
+  return infer_types(*def, attributes, operands, types, place);
 }
 
 int64_t Case::elements() const {
@@ -59,6 +68,28 @@ Case Case::with(Dtype dtype) const {
     for (Type& t : c.expected) change(t);
   }
   return c;
+}
+
+std::vector<Case> Case::in_all_types() const {
+  std::vector<Case> out;
+  for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f64}) {
+    out.push_back(with(dtype));
+    out.back().types = name(dtype);
+  }
+  if (def->explicit_type || !def->typed()) return out;
+  Case mixed = out[1];
+  mixed.wide = true;
+  mixed.types = "bf16 and f32";
+  for (int i : def->wide_operands) {
+    Type& type = mixed.operands[static_cast<size_t>(i)];
+    if (type.dtype == Dtype::bf16) type.dtype = Dtype::f32;
+  }
+  out.push_back(std::move(mixed));
+  return out;
+}
+
+Prepared Case::prepare(PrepareFn kernel, PrepareFn convert, const KernelSpec& spec) const {
+  return def->explicit_type ? kernel(spec) : prepare_any(kernel, convert, spec);
 }
 
 std::vector<Case> cases(const OpDef& def) {

@@ -19,7 +19,10 @@ struct Case {
   int64_t below = 4;
   std::string text;
 
-  std::vector<Type> explicit_results() const { return def->explicit_type ? expected : std::vector<Type>{}; }
+  bool wide = false;  // of mixed types: results that may stay f32 do
+  std::string types;  // in words
+
+  std::vector<Type> explicit_results() const { return def->explicit_type ? expected : wide ? results() : std::vector<Type>{}; }
   BoundRule rule() const;
   std::vector<Type> results() const;
   int64_t elements() const;                         // of all operands and results
@@ -27,6 +30,10 @@ struct Case {
   double tolerance() const;                         // of the coarsest dtype
   // With every f32 in place of another float dtype; explicit dtypes of convert stay.
   Case with(Dtype dtype) const;
+  // In f32, bf16 and f64; and in bf16 with f32 where the op takes it beside (OpDef::wide_operands).
+  std::vector<Case> in_all_types() const;
+  // The kernel for such types: between copies where they differ.
+  Prepared prepare(PrepareFn kernel, PrepareFn convert, const KernelSpec& spec) const;
 };
 
 std::vector<Case> cases(const OpDef& def);

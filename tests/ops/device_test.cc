@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "meshard/kernels/device_kernels.h"
+#include "meshard/kernels/reference/reference.h"
 #include "meshard/ops/table.h"
 #include "split_run.h"
 
@@ -40,9 +41,8 @@ std::vector<Tensor> run_on(uintptr_t stream, const Prepared& kernel, const Kerne
   return results;
 }
 
-void check(const OpDef& def, PrepareFn kernel, const KernelSpec& spec, const std::vector<Tensor>& operands,
+void check(const OpDef& def, const Prepared& prepared, const KernelSpec& spec, const std::vector<Tensor>& operands,
            const std::vector<Tensor>& expected, double tolerance) {
-  const Prepared prepared = kernel(spec);
   REQUIRE(prepared.run);
   const std::vector<Tensor> first = run_on(kForwards, prepared, spec, operands);
   const std::vector<Tensor> second = run_on(kBackwards, prepared, spec, operands);
@@ -75,14 +75,14 @@ TEST_CASE("emulated device kernels equal the reference") {
     DYNAMIC_SECTION(def->name) {
       Random random(15);
       for (const Case& as_written : cases(*def)) {
-        for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f64}) {
-          const Case c = as_written.with(dtype);
-          INFO(c.text << " in " << name(dtype));
+        for (const Case& c : as_written.in_all_types()) {
+          INFO(c.text << " in " << c.types);
           const BoundRule rule = c.rule();
           const LocalSpec local = local_spec(c, rule, Mesh(), FactorAtoms(rule.factors.size()), Rank{0});
           const std::vector<Tensor> operands = draw_operands(c, random);
-          check(*def, emulated_kernels()->find(def->reference), local.spec, operands, run_whole(c, operands),
-                c.tolerance());
+          const DeviceKernels& kernels = *emulated_kernels();
+          const Prepared prepared = c.prepare(kernels.find(def->reference), kernels.find(reference::convert), local.spec);
+          check(*def, prepared, local.spec, operands, run_whole(c, operands), c.tolerance());
         }
       }
     }
@@ -127,7 +127,7 @@ TEST_CASE("emulated device kernels equal the reference on the blocks of meshes")
                 operands.emplace_back(local.spec.operands[i].type);
                 for (int64_t e = 0; e < operands[i].elements(); ++e) operands[i].set(e, whole[i].get(e % std::max<int64_t>(whole[i].elements(), 1)));
               }
-              check(*def, kernel, local.spec, operands, run_kernel(def->reference(local.spec), local.spec, operands),
+              check(*def, kernel(local.spec), local.spec, operands, run_kernel(def->reference(local.spec), local.spec, operands),
                     c.tolerance());
             }
           });

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "meshard/ir/halo.h"
+#include "meshard/kernels/reference/reference.h"
 
 namespace meshard::test {
 namespace {
@@ -117,7 +118,7 @@ std::vector<Tensor> run_kernel(const Prepared& kernel, const KernelSpec& spec, c
 std::vector<Tensor> run_whole(const Case& c, const std::vector<Tensor>& operands) {
   const BoundRule rule = c.rule();
   const LocalSpec local = local_spec(c, rule, Mesh(), no_atoms(rule), Rank{0});
-  return run_kernel(c.def->reference(local.spec), local.spec, operands);
+  return run_kernel(c.prepare(c.def->reference, reference::convert, local.spec), local.spec, operands);
 }
 
 Sharded shard(const Mesh& mesh, const Tensor& whole, const Layout& layout) {
