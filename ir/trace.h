@@ -197,6 +197,7 @@ class Vjp {
   Builder& builder() const { return *builder_; }
   const Attributes& attributes() const { return *attributes_; }
   Value operand(int i = 0) const { return operands_[static_cast<size_t>(i)]; }
+  int operand_count() const { return static_cast<int>(operands_.size()); }
   Value result(int i = 0) const { return results_[static_cast<size_t>(i)]; }
   Value cotangent(int i = 0) const { return cotangents_[static_cast<size_t>(i)]; }  // none: result i is not used
   bool needs(int i) const { return needed_[static_cast<size_t>(i)]; }               // operand i's cotangent is wanted

@@ -11,32 +11,41 @@ namespace {
 // Queries of rank 5 are grouped: r query heads share a head g of keys and values.
 std::string attention_rule(std::span<const Type> operands, const Attributes&) {
   const bool grouped = !operands.empty() && operands[0].shape.rank() == 5;
-  return grouped ? "b g r t e, b g s e, b g s e -> b g r t e, b g r t | whole(s, e)"
-                 : "b h t e, b h s e, b h s e -> b h t e, b h t | whole(s, e)";
+  const std::string start = operands.size() == 4 ? "," : "";
+  return grouped ? "b g r t e, b g s e, b g s e" + start + " -> b g r t e, b g r t | whole(s, e)"
+                 : "b h t e, b h s e, b h s e" + start + " -> b h t e, b h t | whole(s, e)";
+}
+
+std::string rope_rule(std::span<const Type> operands, const Attributes&) {
+  return operands.size() == 2 ? "... t e, -> ... t e | whole(e)" : "... t e -> ... t e | whole(e)";
 }
 
 // dk and dv are summed over t: with t split they are pending.
 std::string attention_vjp_rule(std::span<const Type> operands, const Attributes&) {
   const bool grouped = !operands.empty() && operands[0].shape.rank() == 5;
-  return grouped
-             ? "b g r t e, b g s e, b g s e, b g r t e, b g r t, b g r t e -> b g r t e, b g s e, b g s e | whole(s, e)"
-             : "b h t e, b h s e, b h s e, b h t e, b h t, b h t e -> b h t e, b h s e, b h s e | whole(s, e)";
+  const std::string start = operands.size() == 7 ? "," : "";
+  return grouped ? "b g r t e, b g s e, b g s e, b g r t e, b g r t, b g r t e" + start +
+                       " -> b g r t e, b g s e, b g s e | whole(s, e)"
+                 : "b h t e, b h s e, b h s e, b h t e, b h t, b h t e" + start +
+                       " -> b h t e, b h s e, b h s e | whole(s, e)";
 }
 
 void attention_gradient(Vjp& v) {
   if (v.cotangent(1))
     throw UserError(v.builder().source(),
                     "attention: no gradient through its result lse, the log-sum-exp of the scores");
-  auto out = v.builder().apply(attention_vjp_op(),
-                               {v.operand(0), v.operand(1), v.operand(2), v.result(0), v.result(1), v.cotangent()},
-                               v.attributes());
+  std::vector<Value> operands{v.operand(0), v.operand(1), v.operand(2), v.result(0), v.result(1), v.cotangent()};
+  if (v.operand_count() == 4) operands.push_back(v.operand(3));
+  auto out = v.builder().apply(attention_vjp_op(), std::move(operands), v.attributes());
   for (int i = 0; i < 3; ++i) v.set(i, out[static_cast<size_t>(i)]);
 }
 
 void rope_gradient(Vjp& v) {
   Attributes back = v.attributes();
   back.set("inverse", !v.attributes().flag("inverse"));
-  v.set(0, v.builder().apply(rope_op(), {v.cotangent()}, back)[0]);
+  std::vector<Value> operands{v.cotangent()};
+  if (v.operand_count() == 2) operands.push_back(v.operand(1));
+  v.set(0, v.builder().apply(rope_op(), std::move(operands), back)[0]);
 }
 
 std::string even_rows(std::span<const Type> operands, std::span<const Type>, const Attributes&) {
@@ -53,10 +62,11 @@ std::vector<AttributeSpec> attention_attributes() { return {{"causal", true}, {"
 const OpDef& attention_op() {
   static const OpDef def = {
       .name = "attention",
-      .purpose = "softmax(q k^T / sqrt(e)) v; causal: position t sees s <= t",
+      .purpose = "softmax(q k^T / sqrt(e)) v; causal: position t sees s <= t, or s <= start + t where a start is given",
       .rule_for = attention_rule,
       .attributes = attention_attributes(),
       .results = 2,
+      .operand_dtypes = {std::nullopt, std::nullopt, std::nullopt, Dtype::i32},
       .result_names = {"", "lse"},
       .precision = Precision::computes,
       .wide_results = {1},
@@ -70,6 +80,9 @@ const OpDef& attention_op() {
                 {"f32[1,1,3,2], f32[1,1,3,2], f32[1,1,3,2]", "{causal = true, scale = 0.3}"},
                 {"f32[0,3,5,2], f32[0,3,5,2], f32[0,3,5,2]", "{causal = true}"},
                 {"f32[2,2,37,16], f32[2,2,37,16], f32[2,2,37,16]", "{causal = true}"},
+                {"f32[2,3,5,2], f32[2,3,9,2], f32[2,3,9,2], i32[]", "{causal = true}", "", 6},
+                {"f32[1,2,1,16], f32[1,2,37,16], f32[1,2,37,16], i32[]", "{causal = true}", "", 37},
+                {"f32[1,2,3,2,20], f32[1,2,19,20], f32[1,2,19,20], i32[]", "{causal = true}", "", 19},
                 {"f32[1,2,3,40,8], f32[1,2,40,8], f32[1,2,40,8]", "{causal = true}"},
                 {"f32[1,2,19,24], f32[1,2,70,24], f32[1,2,70,24]", "{causal = false}"}},
   };
@@ -83,6 +96,7 @@ const OpDef& attention_vjp_op() {
       .rule_for = attention_vjp_rule,
       .attributes = attention_attributes(),
       .results = 3,
+      .operand_dtypes = {std::nullopt, std::nullopt, std::nullopt, std::nullopt, std::nullopt, std::nullopt, Dtype::i32},
       .result_names = {"", "k", "v"},
       .precision = Precision::computes,
       .wide_operands = {4},
@@ -98,6 +112,8 @@ const OpDef& attention_vjp_op() {
                 {"f32[0,3,5,2], f32[0,3,5,2], f32[0,3,5,2], f32[0,3,5,2], f32[0,3,5], f32[0,3,5,2]", "{causal = true}"},
                 {"f32[2,2,37,16], f32[2,2,37,16], f32[2,2,37,16], f32[2,2,37,16], f32[2,2,37], f32[2,2,37,16]",
                  "{causal = true}"},
+                {"f32[1,2,5,4], f32[1,2,19,4], f32[1,2,19,4], f32[1,2,5,4], f32[1,2,5], f32[1,2,5,4], i32[]",
+                 "{causal = true}", "", 14},
                 {"f32[1,2,3,40,8], f32[1,2,40,8], f32[1,2,40,8], f32[1,2,3,40,8], f32[1,2,3,40], f32[1,2,3,40,8]",
                  "{causal = true}"}},
   };
@@ -107,9 +123,10 @@ const OpDef& attention_vjp_op() {
 const OpDef& rope_op() {
   static const OpDef def = {
       .name = "rope",
-      .purpose = "the pairs (j, j + e/2) turned by the angle t theta^(-2j/e); back with inverse",
-      .rule = "... t e -> ... t e | whole(e)",
+      .purpose = "the pairs (j, j + e/2) turned by the angle t theta^(-2j/e), or (start + t); back with inverse",
+      .rule_for = rope_rule,
       .attributes = {{"theta", 10000.0}, {"inverse", false}},
+      .operand_dtypes = {std::nullopt, Dtype::i32},
       .check = even_rows,
       .linear = {{0}},
       .flops_per_point = 6,
@@ -119,6 +136,7 @@ const OpDef& rope_op() {
       .cases = {{"f32[2,3,5,4]", "{theta = 10000.0}", "f32[2,3,5,4]"},
                 {"f32[5,2]", "{inverse = true, theta = 100.0}"},
                 {"f32[1,6]", "{theta = 100.0}"},
+                {"f32[2,3,4], i32[]", "{theta = 100.0}", "f32[2,3,4]", 9},
                 {"f32[2,0,4]", "{theta = 100.0}"},
                 {"f32[2,3,19,24]", "{theta = 10000.0}"}},
   };

@@ -153,8 +153,16 @@ Value rms_norm(Value x, Value weight, double eps, Where where) {
 
 Value rope(Value x, double theta, Where where) { return emit_one("rope", {x}, where, {{"theta", theta}}); }
 
+Value rope(Value x, Value start, double theta, Where where) {
+  return emit_one("rope", {x, start}, where, {{"theta", theta}});
+}
+
 Value attention(Value q, Value k, Value v, bool causal, Where where) {
   return emit_one("attention", {q, k, v}, where, {{"causal", causal}});
+}
+
+Value attention(Value q, Value k, Value v, Value start, Where where) {
+  return emit_one("attention", {q, k, v, start}, where, {{"causal", true}});
 }
 
 Value cross_entropy(Value logits, Value targets, Where where) {

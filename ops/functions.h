@@ -139,11 +139,15 @@ Value softmax(Value x, Where where = Where::current());                   // [..
 Value layer_norm(Value x, Value weight, Value bias, double eps = 1e-5,
                  Where where = Where::current());                                          // [..., d], [d], [d]
 Value rms_norm(Value x, Value weight, double eps = 1e-5, Where where = Where::current());  // [..., d], [d]
-// Rotates the pairs (j, j + e/2) of [..., t, e] by the angle t theta^(-2j/e), t the global position.
+// Rotates the pairs (j, j + e/2) of [..., t, e] by the angle t theta^(-2j/e), t the global position; with start i32[],
+// known when the program runs, by that of start + t.
 Value rope(Value x, double theta = 10000, Where where = Where::current());
+Value rope(Value x, Value start, double theta = 10000, Where where = Where::current());
 // softmax(q k^T / sqrt(e)) v: q [b, h, t, e], k and v [b, h, s, e] -> [b, h, t, e]. Grouped: q [b, g, r, t, e] with r
-// query heads for each of the g heads of k and v [b, g, s, e]. Causal: position t sees s <= t.
+// query heads for each of the g heads of k and v [b, g, s, e]. Causal: position t sees s <= t. With start i32[], known when
+// the program runs, t sees s <= start + t: the keys of a cache of which start + t + 1 are filled.
 Value attention(Value q, Value k, Value v, bool causal = true, Where where = Where::current());
+Value attention(Value q, Value k, Value v, Value start, Where where = Where::current());
 // Negative log likelihood: [..., v], i32[...] -> [...]. The op's second result is the rows' log-sum-exp.
 Value cross_entropy(Value logits, Value targets, Where where = Where::current());
 

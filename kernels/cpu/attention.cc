@@ -59,24 +59,65 @@ Block query_block(const AttentionShape& a, int64_t i) {
   return b;
 }
 
+// With fewer queries than this in the whole tensor, turning keys round would cost more than it saves. The whole tensor's,
+// so that a query's value does not depend on how they are split.
+constexpr int64_t kFewQueries = 8;
+
+Prepared attention_of_few(const KernelSpec& spec, const AttentionShape& a, const Nest<5>& nest) {
+  const int64_t tasks = nest.points() * a.t, floats = rounded(a.s + 2 * a.e, kColumns);
+  return {bytes(floats, part_count(spec.threads, tasks, 1)),
+          [=, f = best_attention_functions(), moved = has_start(spec), threads = spec.threads](const KernelCall& call) {
+            AttentionShape here = a;
+            if (moved) here.begin += start_of(call);
+            parallel_parts(threads, tasks, 1, [&](int64_t part, int64_t begin, int64_t end) {
+              AttentionOne w;
+              w.scores = static_cast<float*>(call.workspace) + part * floats;
+              w.o = w.scores + a.s;
+              float* space = w.o + a.e;
+              w.e = a.e;
+              w.scale = static_cast<float>(a.scale);
+              w.ld_keys = a.k.row;
+              w.ld_values = a.v.row;
+              for (int64_t task = begin; task < end; ++task) {
+                const int64_t head = task / a.t, i = task % a.t;
+                pieces<5>(nest.loops(), head, head + 1, [&](const Offsets<5>& at, int64_t) {
+                  w.seen = here.seen(i);
+                  w.q = in<float>(call, 0) + at[0] + i * a.q.row;
+                  if (a.q.e != 1) {
+                    for (int64_t c = 0; c < a.e; ++c) space[c] = w.q[c * a.q.e];
+                    w.q = space;
+                  }
+                  w.keys = in<float>(call, 1) + at[1];
+                  w.values = in<float>(call, 2) + at[2];
+                  out<float>(call, 1)[at[4] + i * a.lse.row] = f.one(w);
+                  unpack(w.o, a.e, a.o, 1, a.e, out<float>(call) + at[3] + i * a.o.row);
+                });
+              }
+            });
+          }};
+}
+
 }  // namespace
 
 Prepared attention(const KernelSpec& spec) {
-  if (!all_f32(spec)) return {};
+  if (spec.operands[0].type.dtype != Dtype::f32) return {};
   const KernelOperand &o = spec.results[0], &lse = spec.results[1];
-  const AttentionShape a = attention_shape(spec, o, lse);
+  const AttentionShape fixed = attention_shape(spec, o, lse);
   std::vector<int> heads = key_heads(spec);
   for (int f : shared_heads(spec)) heads.push_back(f);
   const Nest<5> nest(spec, heads, {&spec.operands[0], &spec.operands[1], &spec.operands[2], &o, &lse});
-  const int64_t blocks = (a.t + kQueries - 1) / kQueries, tasks = nest.points() * blocks;
+  if (spec.factor("t").global < kFewQueries && fixed.k.e == 1 && fixed.v.e == 1) return attention_of_few(spec, fixed, nest);
+  const int64_t blocks = (fixed.t + kQueries - 1) / kQueries, tasks = nest.points() * blocks;
   const AttentionFns f = best_attention_functions();
-  const int64_t s = rounded(a.s, kPanel), width = rounded(a.e, kColumns);
-  const Packed values(a.v, a.e);
+  const int64_t s = rounded(fixed.s, kPanel), width = rounded(fixed.e, kColumns);
+  const Packed values(fixed.v, fixed.e);
   // A thread's turned keys, copied values, scores and results.
-  const int64_t rows = std::min(kQueries, a.t);
-  const int64_t floats = s * a.e + values.floats(a.s) + rows * (kKeys + width);
+  const int64_t rows = std::min(kQueries, fixed.t);
+  const int64_t floats = s * fixed.e + values.floats(fixed.s) + rows * (kKeys + width);
   return {bytes(rounded(floats, kColumns), part_count(spec.threads, tasks, 1)),
-          [=, threads = spec.threads](const KernelCall& call) {
+          [=, moved = has_start(spec), threads = spec.threads](const KernelCall& call) {
+            AttentionShape a = fixed;
+            if (moved) a.begin += start_of(call);
             parallel_parts(threads, tasks, 1, [&](int64_t part, int64_t begin, int64_t end) {
               float* keys = static_cast<float*>(call.workspace) + part * rounded(floats, kColumns);
               AttentionForward w;
@@ -112,22 +153,24 @@ Prepared attention(const KernelSpec& spec) {
 // As in the reference: p = exp(scale q k - lse), D = sum over e of o do; dv = p^T do, ds = p (do v^T - D) scale, dq =
 // ds k, dk = ds^T q. A thread has heads of k to itself, with all the heads of q that share them.
 Prepared attention_vjp(const KernelSpec& spec) {
-  if (!all_f32(spec)) return {};
-  const AttentionShape a = attention_shape(spec, spec.operands[3], spec.operands[4]);
+  if (spec.operands[0].type.dtype != Dtype::f32) return {};
+  const AttentionShape fixed = attention_shape(spec, spec.operands[3], spec.operands[4]);
   std::array<const KernelOperand*, 9> operands;  // q, k, v, o, lse, do, dq, dk, dv
   for (size_t i = 0; i < 6; ++i) operands[i] = &spec.operands[i];
   for (size_t i = 0; i < 3; ++i) operands[6 + i] = &spec.results[i];
   const Nest<9> outer(spec, key_heads(spec), operands), inner(spec, shared_heads(spec), operands);
   const AttentionFns f = best_attention_functions();
-  const int64_t blocks = (a.t + kQueries - 1) / kQueries, width = rounded(a.e, kColumns);
-  const int64_t s = rounded(a.s, kPanel);
-  const int64_t rows = std::min(kQueries, a.t);
-  const Packed queries(a.q, a.e), outs(a.o, a.e), keys(a.k, a.e);
+  const int64_t blocks = (fixed.t + kQueries - 1) / kQueries, width = rounded(fixed.e, kColumns);
+  const int64_t s = rounded(fixed.s, kPanel);
+  const int64_t rows = std::min(kQueries, fixed.t);
+  const Packed queries(fixed.q, fixed.e), outs(fixed.o, fixed.e), keys(fixed.k, fixed.e);
   const int64_t floats =
-      rounded(2 * s * a.e, kColumns) + 2 * s * width + keys.floats(a.s) +
+      rounded(2 * s * fixed.e, kColumns) + 2 * s * width + keys.floats(fixed.s) +
       rows * (2 * kKeysBack + width) + queries.floats(rows) + 2 * outs.floats(rows);
   return {bytes(floats, part_count(spec.threads, outer.points(), 1)),
-          [=, threads = spec.threads](const KernelCall& call) {
+          [=, moved = has_start(spec), threads = spec.threads](const KernelCall& call) {
+            AttentionShape a = fixed;
+            if (moved) a.begin += start_of(call);
             parallel_parts(threads, outer.points(), 1, [&](int64_t part, int64_t begin, int64_t end) {
               float* next = static_cast<float*>(call.workspace) + part * floats;
               const auto take = [&](int64_t count) { return std::exchange(next, next + count); };

@@ -39,6 +39,17 @@ struct AttentionForward {
   float* lse = nullptr;     // [64]
 };
 
+// One query of one head over the keys it sees, where there are too few queries for a block: keys and values are read once,
+// as they lie.
+struct AttentionOne {
+  int64_t seen = 0, e = 0;
+  float scale = 1;
+  const float *q = nullptr, *keys = nullptr, *values = nullptr;  // elements of a row are next to one another
+  int64_t ld_keys = 0, ld_values = 0;
+  float* scores = nullptr;  // [seen]
+  float* o = nullptr;       // [e]
+};
+
 struct AttentionBackward {
   AttentionRows at;
   const float *q = nullptr, *dout = nullptr, *keys = nullptr;
@@ -54,6 +65,7 @@ struct AttentionFns {
   // [rows, e] at x[i * row + c * column] turned round: panels [e, w] of w rows each, zeros beyond the last row.
   void (*turn)(const float* x, int64_t row, int64_t column, int64_t rows, int64_t e, float* panels);
   void (*forward)(const AttentionForward& f);
+  float (*one)(const AttentionOne& f);  // returns lse
   void (*backward)(const AttentionBackward& b);
   float (*dot)(const float* x, const float* y, int64_t n);
 };

@@ -199,6 +199,43 @@ void forward(const AttentionForward& f) {
   }
 }
 
+float dot(const float* x, const float* y, int64_t n) {
+  return sum_of(x, y, n, [](V a, V b) HWY_ATTR { return hn::Mul(a, b); });
+}
+
+// y [columns] = the sum over rows of weight times row; N vectors at a time.
+template <int N>
+HWY_INLINE void weighted_rows(const float* weights, const float* rows, int64_t ld, int64_t count, float* y) {
+  const int64_t step = lanes();
+  V sum[N];
+  MESHARD_UNROLL for (int j = 0; j < N; ++j) sum[j] = set(0);
+  for (int64_t i = 0; i < count; ++i) {
+    const V weight = set(weights[i]);
+    MESHARD_UNROLL for (int j = 0; j < N; ++j) sum[j] = hn::MulAdd(weight, hn::LoadU(D(), rows + i * ld + j * step), sum[j]);
+  }
+  MESHARD_UNROLL for (int j = 0; j < N; ++j) hn::StoreU(sum[j], D(), y + j * step);
+}
+
+float one(const AttentionOne& f) {
+  const int64_t step = lanes(), whole = f.e / step * step;
+  for (int64_t j = 0; j < f.seen; ++j) f.scores[j] = dot(f.q, f.keys + j * f.ld_keys, f.e);
+  const float top = f.seen > 0 ? scale_and_max(f.scores, f.seen, f.scale) : -std::numeric_limits<float>::infinity();
+  const float sum = f.seen > 0 ? weigh(f.scores, f.seen, top) : 0;
+  int64_t c = 0;
+  for (; c + 4 * step <= whole; c += 4 * step) weighted_rows<4>(f.scores, f.values + c, f.ld_values, f.seen, f.o + c);
+  for (; c < whole; c += step) weighted_rows<1>(f.scores, f.values + c, f.ld_values, f.seen, f.o + c);
+  for (; c < f.e; ++c) {
+    float value = 0;
+    for (int64_t j = 0; j < f.seen; ++j) value += f.scores[j] * f.values[j * f.ld_values + c];
+    f.o[c] = value;
+  }
+  if (f.seen > 0) {
+    const V share = set(1 / sum);
+    map(f.o, f.o, f.e, [&](V v) HWY_ATTR { return hn::Mul(v, share); });
+  }
+  return top + std::log(sum);
+}
+
 // p = e^(scale p - lse), dp = scale p (dp - total) for n elements.
 HWY_INLINE void weigh_vjp(float* p, float* dp, int64_t n, float scale, float lse, float total) {
   const V factor = set(scale), vlse = set(lse), vtotal = set(total);
@@ -273,11 +310,7 @@ void turn(const float* x, int64_t row, int64_t column, int64_t rows, int64_t e, 
   }
 }
 
-float dot(const float* x, const float* y, int64_t n) {
-  return sum_of(x, y, n, [](V a, V b) HWY_ATTR { return hn::Mul(a, b); });
-}
-
-AttentionFns attention_functions() { return {turn, forward, backward, dot}; }
+AttentionFns attention_functions() { return {turn, forward, one, backward, dot}; }
 
 }  // namespace meshard::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

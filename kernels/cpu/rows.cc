@@ -222,29 +222,42 @@ Prepared cross_entropy_vjp(const KernelSpec& spec) {
           }};
 }
 
-// Cosines and sines of all positions are made here, once: [t, 2, e / 2].
+// Cosines and sines of all positions are made once, and again where they start elsewhere: [t, 2, e / 2].
 Prepared rope(const KernelSpec& spec) {
-  if (!all_f32(spec)) return {};
+  if (spec.operands[0].type.dtype != Dtype::f32) return {};
   const Rows rows = rows_of(spec.operands[0]);
   const int64_t e = rows.size, half = e / 2;
   MESHARD_CHECK(e % 2 == 0, "rope turns pairs: its last dimension must be even");
   const double theta = spec.attributes->number("theta", 10000), sign = spec.attributes->flag("inverse") ? -1 : 1;
   const auto t = static_cast<size_t>(factor_index(spec, "t"));
   const int64_t count = spec.factors[t].size, stride = factor_strides(spec, spec.operands[0])[t];
-  auto turns = std::make_shared<std::vector<float>>(static_cast<size_t>(count * e));
-  for (int64_t i = 0; i < count; ++i) {
+  struct Turns {
+    int64_t first = -1;
+    std::vector<float> at;
+  };
+  auto turns = std::make_shared<Turns>();
+  turns->at.resize(static_cast<size_t>(count * e));
+  const auto make = [=, at = turns->at.data()](int64_t first) {
+    if (turns->first == first) return;
+    turns->first = first;
     for (int64_t j = 0; j < half; ++j) {
-      const double angle = static_cast<double>(spec.factors[t].begin + i) *
-                           std::pow(theta, -2.0 * static_cast<double>(j) / static_cast<double>(e));
-      (*turns)[static_cast<size_t>(i * e + j)] = static_cast<float>(std::cos(angle));
-      (*turns)[static_cast<size_t>(i * e + half + j)] = static_cast<float>(sign * std::sin(angle));
+      const double speed = std::pow(theta, -2.0 * static_cast<double>(j) / static_cast<double>(e));
+      for (int64_t i = 0; i < count; ++i) {
+        const double angle = static_cast<double>(first + i) * speed;
+        at[i * e + j] = static_cast<float>(std::cos(angle));
+        at[i * e + half + j] = static_cast<float>(sign * std::sin(angle));
+      }
     }
-  }
+  };
+  const bool moved = spec.operands.size() > 1;
+  const int64_t begin_here = spec.factors[t].begin;
+  if (!moved) make(begin_here);
   return {0, [=, f = table().rotate, threads = spec.threads](const KernelCall& call) {
             if (e == 0) return;
+            if (moved) make(begin_here + in<int32_t>(call, 1)[0]);
             parallel_parts(threads, rows.count, row_grain(rows), [&](int64_t, int64_t begin, int64_t end) {
               for (int64_t r = begin; r < end; ++r) {
-                const float* turn = turns->data() + r * e / stride % count * e;
+                const float* turn = turns->at.data() + r * e / stride % count * e;
                 f(in<float>(call, 0) + r * e, turn, turn + half, half, out<float>(call) + r * e);
               }
             });

@@ -43,6 +43,7 @@ MESHARD_BODY A row_dot(const A* x, const A* y, int64_t e) {
 struct AttentionTiles {
   AttentionShape a;
   int64_t tile = 1;  // queries, and keys
+  const int32_t* start = nullptr;  // added to the queries' positions
   int64_t query_tiles() const { return (a.t + tile - 1) / tile; }
   int64_t key_tiles() const { return (a.s + tile - 1) / tile; }
   // Keys that some query of the tile from `first` on sees.
@@ -52,7 +53,7 @@ struct AttentionTiles {
   }
   MESHARD_BODY int64_t seen(int64_t i) const {
     if (!a.causal) return a.s;
-    const int64_t n = a.begin + i + 1;
+    const int64_t n = a.begin + (start != nullptr ? *start : 0) + i + 1;
     return n < a.s ? n : a.s;
   }
 };
@@ -259,6 +260,7 @@ inline Prepared attention(const KernelSpec& spec) {
   for (int f : shared_heads(spec)) factors.push_back(f);
   const Points<5> heads = points_of<5>(spec, factors, {&spec.operands[0], &spec.operands[1], &spec.operands[2], &o, &lse});
   const Dtype dtype = lse.type.dtype;
+  const bool moved = has_start(spec);
   return for_float(o.type.dtype, [&]<class T>() -> Prepared {
     constexpr auto kSize = static_cast<int64_t>(sizeof(Sum<T>));
     g.tile = tile_for(g.a.e, 3, 1, kSize);
@@ -266,8 +268,10 @@ inline Prepared attention(const KernelSpec& spec) {
     const bool spills = bytes > kSharedBytes;
     return {spills ? bytes * teams : 0, [=](const KernelCall& call) {
               const TileMemory memory{spills ? static_cast<std::byte*>(call.workspace) : nullptr, bytes};
+              AttentionTiles tiles = g;
+              if (moved) tiles.start = static_cast<const int32_t*>(call.operands.back());
               run_teams(teams, kAttentionThreads, spills ? 0 : bytes,
-                        AttentionBody<T>{g, heads, memory, in<T>(call, 0), in<T>(call, 1), in<T>(call, 2), out<T>(call),
+                        AttentionBody<T>{tiles, heads, memory, in<T>(call, 0), in<T>(call, 1), in<T>(call, 2), out<T>(call),
                                          side(call.results[1], dtype)},
                         call.stream);
             }};
@@ -282,6 +286,7 @@ inline Prepared attention_vjp(const KernelSpec& spec) {
   for (size_t i = 0; i < 3; ++i) blocks[6 + i] = &spec.results[i];
   const Points<9> outer = points_of<9>(spec, key_heads(spec), blocks), inner = points_of<9>(spec, shared_heads(spec), blocks);
   const Dtype dtype = lse.type.dtype;
+  const bool moved = has_start(spec);
   return for_float(spec.results[0].type.dtype, [&]<class T>() -> Prepared {
     constexpr auto kSize = static_cast<int64_t>(sizeof(Sum<T>));
     g.tile = tile_for(g.a.e, 6, 2, kSize);
@@ -290,7 +295,9 @@ inline Prepared attention_vjp(const KernelSpec& spec) {
     const bool spills = bytes > kSharedBytes;
     return {spills ? bytes * std::max(of_queries, of_keys) : 0, [=](const KernelCall& call) {
               const TileMemory memory{spills ? static_cast<std::byte*>(call.workspace) : nullptr, bytes};
-              const AttentionVjp<T> b{g, outer, inner, memory, in<T>(call, 0), in<T>(call, 1), in<T>(call, 2),
+              AttentionTiles tiles = g;
+              if (moved) tiles.start = static_cast<const int32_t*>(call.operands.back());
+              const AttentionVjp<T> b{tiles, outer, inner, memory, in<T>(call, 0), in<T>(call, 1), in<T>(call, 2),
                                       in<T>(call, 3), in<T>(call, 5), side(call.operands[4], dtype), out<T>(call, 0),
                                       out<T>(call, 1), out<T>(call, 2)};
               run_teams(of_queries, kAttentionThreads, spills ? 0 : bytes, AttentionQueriesBody<T>{b}, call.stream);

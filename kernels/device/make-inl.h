@@ -87,7 +87,8 @@ struct OneHotBody {
 
 template <class T>
 struct RopeBody {
-  Points<1> rows;  // without t and e
+  Points<1> rows;       // without t and e
+  const int32_t* start;  // null: 0
   int64_t begin, count, stride, half;
   double theta, sign;
   const T* x;
@@ -97,8 +98,9 @@ struct RopeBody {
     using A = Sum<T>;
     const int64_t j = i % half, t = i / half % count;
     const int64_t at = rows.at(i / half / count)[0] + t * stride + j;
+    const int64_t position = begin + t + (start != nullptr ? *start : 0);
     const double angle =
-        static_cast<double>(begin + t) * ::pow(theta, -2.0 * static_cast<double>(j) / static_cast<double>(2 * half));
+        static_cast<double>(position) * ::pow(theta, -2.0 * static_cast<double>(j) / static_cast<double>(2 * half));
     const A c = static_cast<A>(::cos(angle)), s = static_cast<A>(sign * ::sin(angle));
     const A low = load(x[at]), high = load(x[at + half]);
     y[at] = store<T>(low * c - high * s);
@@ -210,10 +212,12 @@ inline Prepared rope(const KernelSpec& spec) {
   const std::vector<int> others =
       without(without(factors_of(spec.operands[0]), spec.operands[0].dims.back()), {t});
   const Points<1> rows = points_of<1>(spec, others, {&spec.operands[0]});
+  const bool moved = spec.operands.size() > 1;
   return for_float(spec.results[0].type.dtype, [&]<class T>() -> Prepared {
     return {0, [=](const KernelCall& call) {
               run_points(rows.count * count * (e / 2),
-                         RopeBody<T>{rows, begin, count, stride, e / 2, theta, sign, in<T>(call, 0), out<T>(call)},
+                         RopeBody<T>{rows, moved ? in<int32_t>(call, 1) : nullptr, begin, count, stride, e / 2, theta, sign, in<T>(call, 0),
+                                     out<T>(call)},
                          call.stream);
             }};
   });

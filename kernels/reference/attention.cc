@@ -20,14 +20,17 @@ A dot(const T* x, int64_t step_x, const T* y, int64_t step_y, int64_t n) {
 
 Prepared attention(const KernelSpec& spec) {
   const KernelOperand &o = spec.results[0], &lse = spec.results[1];
-  const AttentionShape a = attention_shape(spec, o, lse);
+  const AttentionShape fixed = attention_shape(spec, o, lse);
+  const bool moved = has_start(spec);
   std::vector<int> heads = key_heads(spec);
   for (int f : shared_heads(spec)) heads.push_back(f);
   const Nest<5> nest(spec, heads, {&spec.operands[0], &spec.operands[1], &spec.operands[2], &o, &lse});
   const Dtype side = lse.type.dtype;
   return for_float(o.type.dtype, [&]<class T>() -> Prepared {
     using A = Sum<T>;
-    return {a.s * static_cast<int64_t>(sizeof(A)), [=](const KernelCall& call) {
+    return {fixed.s * static_cast<int64_t>(sizeof(A)), [=](const KernelCall& call) {
+              AttentionShape a = fixed;
+              if (moved) a.begin += start_of(call);
               A* p = static_cast<A*>(call.workspace);  // [s], one row of scores
               nest.each({}, [&](const Offsets<5>& at) {
                 for (int64_t i = 0; i < a.t; ++i) {
@@ -56,7 +59,7 @@ Prepared attention(const KernelSpec& spec) {
 // ds^T q.
 Prepared attention_vjp(const KernelSpec& spec) {
   const KernelOperand &o = spec.operands[3], &lse = spec.operands[4];
-  const AttentionShape a = attention_shape(spec, o, lse);
+  const AttentionShape fixed = attention_shape(spec, o, lse);
   // q, k, v, o, lse, do, dq, dk, dv; do has the strides of o, and the gradients those of their values.
   std::array<const KernelOperand*, 9> blocks;
   for (size_t i = 0; i < 6; ++i) blocks[i] = &spec.operands[i];
@@ -65,8 +68,10 @@ Prepared attention_vjp(const KernelSpec& spec) {
   const Dtype side = lse.type.dtype;
   return for_float(spec.results[0].type.dtype, [&]<class T>() -> Prepared {
     using A = Sum<T>;
-    const int64_t kv = a.s * a.e;
-    return {(2 * kv + a.e) * static_cast<int64_t>(sizeof(A)), [=](const KernelCall& call) {
+    const int64_t kv = fixed.s * fixed.e;
+    return {(2 * kv + fixed.e) * static_cast<int64_t>(sizeof(A)), [=, moved = has_start(spec)](const KernelCall& call) {
+              AttentionShape a = fixed;
+              if (moved) a.begin += start_of(call);
               A* dk = static_cast<A*>(call.workspace);  // [s, e]
               A* dv = dk + kv;                          // [s, e]
               A* dq = dv + kv;                          // [e]

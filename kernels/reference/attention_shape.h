@@ -16,7 +16,7 @@ struct HeadStrides {
 
 struct AttentionShape {
   int64_t t = 0, s = 0, e = 0;
-  int64_t begin = 0;  // global position of the first t here
+  int64_t begin = 0;  // global position of the first t here; add what `start` gives
   bool causal = true;
   double scale = 1;
   HeadStrides q, k, v, o, lse;
@@ -24,6 +24,10 @@ struct AttentionShape {
   // How many s the query at local position i sees.
   int64_t seen(int64_t i) const { return causal ? (begin + i + 1 < s ? begin + i + 1 : s) : s; }
 };
+
+// Where the queries' positions begin is the last operand, or 0: i32 [].
+inline bool has_start(const KernelSpec& spec) { return spec.operands.back().type.dtype == Dtype::i32; }
+inline int64_t start_of(const KernelCall& call) { return *static_cast<const int32_t*>(call.operands.back()); }
 
 // `o` and `lse` are results of the forward kernel and operands of the vjp.
 inline AttentionShape attention_shape(const KernelSpec& spec, const KernelOperand& o, const KernelOperand& lse) {

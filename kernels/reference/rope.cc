@@ -17,14 +17,16 @@ Prepared rope(const KernelSpec& spec) {
   std::vector<int> others = without(factors_of(spec.operands[0]), spec.operands[0].dims.back());
   others = without(others, {t});
   const Nest<1> rows(spec, others, {&spec.operands[0]});
+  const bool moved = spec.operands.size() > 1;
   return for_float(spec.results[0].type.dtype, [&]<class T>() -> Prepared {
     return {0, [=](const KernelCall& call) {
               using A = Sum<T>;
               const T* x = in<T>(call, 0);
               T* y = out<T>(call);
+              const int64_t first = begin + (moved ? in<int32_t>(call, 1)[0] : 0);
               for (int64_t i = 0; i < count; ++i) {
                 for (int64_t j = 0; j < half; ++j) {
-                  const double angle = static_cast<double>(begin + i) *
+                  const double angle = static_cast<double>(first + i) *
                                        std::pow(theta, -2.0 * static_cast<double>(j) / static_cast<double>(e));
                   const A c = static_cast<A>(std::cos(angle)), s = static_cast<A>(sign * std::sin(angle));
                   rows.each({i * stride + j}, [&](const Offsets<1>& at) {
