@@ -13,12 +13,12 @@
 #include "meshard/collectives/lockstep.h"
 #include "meshard/launch/device.h"
 #include "meshard/launch/draw.h"
+#include "meshard/launch/generate.h"
 #include "meshard/launch/progress.h"
 #include "meshard/launch/report.h"
 #include "meshard/launch/text_data.h"
 #include "meshard/launch/trace_file.h"
 #include "meshard/models/train_step.h"
-#include "meshard/ops/functions.h"
 #include "meshard/ops/table.h"
 #include "meshard/runtime/executor.h"
 #include "meshard/runtime/finite.h"
@@ -35,7 +35,8 @@ constexpr int64_t kMostBytes = int64_t{1} << 60;
 
 // The programs of a run, which share one State, and the whole model's step on one device, to compare with.
 struct Programs {
-  Compiled step, validate, next, alone;
+  Compiled step, validate, alone;
+  GeneratorPrograms sample;
 };
 
 // The batch's tokens under one input's shape: [batch, seq], or [micro, batch / micro, seq].
@@ -45,28 +46,6 @@ void feed(Executor& e, const Program& p, const Batch& batch) {
     if (v == ValueId::none) continue;
     e.set_input(name, View{const_cast<int32_t*>(data->data()), Dtype::i32, p.main().value(v).type.shape});
   }
-}
-
-// tokens [1, seq], at [] -> logits [vocab] behind token `at`, whole on every device.
-Program trace_next(ModelConfig config, int64_t seq, Dtype dtype) {
-  if (config.family == ModelConfig::gpt) config.context = seq;  // as many learned positions as it was trained with
-  Trace trace(op_table(), dtype);
-  Scope s = trace.scope();
-  const Value tokens = s.input("tokens", Dtype::i32, {1, seq}, config.vocab);
-  const Value at = s.input("at", Dtype::i32, {}, seq);
-  const Value logits = model_logits(s, config, tokens);                  // [1, t, v]
-  const Value rows = reshape(logits, "b t v -> (b t) v");                // [t, v]
-  const Value next = take(rows, at).named("next");                       // [v]
-  trace.result(next);
-  Program program = trace.program();
-  // Whole on every device, whatever the plan and the mesh: each draws the same next byte.
-  program.mesh = Mesh();
-  for (ValueInfo& v : program.main().values) {
-    if (v.name != "next") continue;
-    v.layout = Layout(1);
-    v.pinned = true;
-  }
-  return program;
 }
 
 Program trace_validation(const TrainOptions& o) {
@@ -92,7 +71,11 @@ Programs compile_all(const TrainOptions& o, bool first) {
   CompileOptions parts = options;
   if (parts.mixed) parts.mixed->optional = true;
   if (o.validate > 0) p.validate = compile(trace_validation(o), lenient, o.mesh, parts);
-  if (o.sample > 0) p.next = compile(trace_next(o.model, o.seq, o.dtype), lenient, o.mesh, parts);
+  if (o.sample > 0) {
+    ModelConfig model = o.model;
+    if (model.family == ModelConfig::gpt) model.context = o.seq;  // as many learned positions as it was trained with
+    p.sample = compile_generator(model, o.plan, o.mesh, {.length = o.seq, .dtype = o.dtype, .compile = parts});
+  }
   if (o.compare > 0 && first) p.alone = compile(without_layouts(trace_step(o)), {.mixed = options.mixed, .threads = o.threads});
   return p;
 }
@@ -151,20 +134,12 @@ double held_out_loss(Executor& e, const Program& p, const TextData& text, const 
 }
 
 // Bytes drawn one after another from softmax(logits / temperature), the same on all ranks.
-std::string generate(Executor& e, const TrainOptions& o) {
+std::string generate(Generator& g, const TrainOptions& o) {
   constexpr double kTemperature = 0.8;
-  std::vector<int32_t> window{'\n'};
+  std::vector<int32_t> seen{'\n'};
+  std::vector<double> logits = g.feed(seen);
   std::string out;
   for (int64_t i = 0; i < o.sample; ++i) {
-    std::vector<int32_t> tokens(static_cast<size_t>(o.seq), 0);
-    std::copy(window.begin(), window.end(), tokens.begin());
-    e.set_input("tokens", View{tokens.data(), Dtype::i32, {1, o.seq}});
-    int32_t at = static_cast<int32_t>(window.size()) - 1;
-    e.set_input("at", View{&at, Dtype::i32, {}});
-    e.run();
-    const View next = e.result("next");
-    std::vector<double> logits(static_cast<size_t>(next.elements()));
-    read_doubles(next, logits.data());
     logits.resize(256);  // of a larger vocabulary only the bytes are drawn
     double largest = -INFINITY, sum = 0;
     for (double x : logits) largest = std::max(largest, x);
@@ -173,8 +148,14 @@ std::string generate(Executor& e, const TrainOptions& o) {
     int32_t token = 0;
     while (token < 255 && (u -= logits[static_cast<size_t>(token)]) > 0) ++token;
     out.push_back(static_cast<char>(token));
-    if (static_cast<int64_t>(window.size()) == o.seq) window.erase(window.begin());
-    window.push_back(token);
+    seen.push_back(token);
+    if (i + 1 == o.sample) break;
+    if (g.room() > 0) {
+      logits = g.feed({&token, 1});
+    } else {  // the model sees no further back than it was trained to: it goes on from half of that
+      g.reset();
+      logits = g.feed(std::span(seen).last(static_cast<size_t>((o.seq + 1) / 2)));
+    }
   }
   return out;
 }
@@ -341,8 +322,9 @@ int train(Job& job, const TrainOptions& o) {
     if (log.is_open()) log << Json{{"held_out_loss", loss}, {"held_out_bigram_entropy", entropy}}.dump() << "\n" << std::flush;
   }
   if (o.sample > 0) {
-    Executor n(programs.next, &*state, devices, executor_options(o));
-    const std::string sample = generate(n, o);
+    state->add(programs.sample.one.local);
+    Generator g(programs.sample, *state, devices, executor_options(o));
+    const std::string sample = generate(g, o);
     if (job.first()) fmt::print("\nsample:\n{}\n", printable(sample));
   }
   state.reset();

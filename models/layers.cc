@@ -20,6 +20,21 @@ Value heads_of(const Scope& s, Value x, const AttentionSizes& n, const std::stri
   return (einsum("b t d, d h e -> b h t e", x, w) + b).named(letter);                      // [b, h, t, e]
 }
 
+// What was there, with the keys or values at hand written over positions start .. start + t - 1.
+Value extended(const Scope& s, std::string_view name, Value x, const AttentionCache& cache) {
+  const Shape& shape = x.shape();  // [b, g, t, e]
+  Value before = s.param(name, {shape[0], shape[1], cache.length, shape[3]}, zeros());
+  return dynamic_update(before, x, cache.start, 2).named(std::string(name) + ".new");
+}
+
+// q [b, h, t, e] or [b, g, r, t, e]; k and v [b, g, t, e].
+Value attend(const Scope& s, Value q, Value k, Value v, AttentionCache* cache) {
+  if (cache == nullptr) return attention(q, k, v).named("o");
+  cache->keys = extended(s, "cache_k", k, *cache);
+  cache->values = extended(s, "cache_v", v, *cache);
+  return attention(q, cache->keys, cache->values, cache->start).named("o");
+}
+
 }  // namespace
 
 Value token_embedding(const Scope& s, std::string_view name, Value tokens, int64_t vocab, int64_t d) {
@@ -29,6 +44,11 @@ Value token_embedding(const Scope& s, std::string_view name, Value tokens, int64
 Value learned_positions(const Scope& s, std::string_view name, Value x) {
   const Shape& shape = x.shape();  // [b, t, d]
   return x + s.param(name, {shape[1], shape[2]}, weight());
+}
+
+Value learned_positions(const Scope& s, std::string_view name, Value x, Value start, int64_t length) {
+  const Shape& shape = x.shape();  // [b, t, d]
+  return x + dynamic_slice(s.param(name, {length, shape[2]}, weight()), start, 0, shape[1]);
 }
 
 Value unembedding(const Scope& s, std::string_view name, Value x, int64_t vocab) {
@@ -47,24 +67,25 @@ Value rms_norm_layer(const Scope& s, std::string_view name, Value x, double eps)
   return rms_norm(x, s.param(name, {d}, ones()), eps);  // [b, t, d]
 }
 
-Value gpt_attention(const Scope& s, Value x, const AttentionSizes& n) {
-  Value q = heads_of(s, x, n, "q");         // [b, h, t, e]
-  Value k = heads_of(s, x, n, "k");         // [b, h, s, e]
-  Value v = heads_of(s, x, n, "v");         // [b, h, s, e]
-  Value o = attention(q, k, v).named("o");  // [b, h, t, e]
+Value gpt_attention(const Scope& s, Value x, const AttentionSizes& n, AttentionCache* cache) {
+  Value q = heads_of(s, x, n, "q");    // [b, h, t, e]
+  Value k = heads_of(s, x, n, "k");    // [b, h, s, e]
+  Value v = heads_of(s, x, n, "v");    // [b, h, s, e]
+  Value o = attend(s, q, k, v, cache);  // [b, h, t, e]
   Value wo = s.param("wo", {n.heads, n.d_head, n.d}, weight(n.output_scale));
   Value p = einsum("b h t e, h e d -> b t d", o, wo).named("p");  // [b, t, d]
   return p + s.param("bo", {n.d}, zeros());
 }
 
-Value llama_attention(const Scope& s, Value x, const AttentionSizes& n, double theta) {
+Value llama_attention(const Scope& s, Value x, const AttentionSizes& n, double theta, AttentionCache* cache) {
   const int64_t g = n.kv_heads, r = n.heads / n.kv_heads, e = n.d_head;
   Value q = einsum("b t d, d g r e -> b g r t e", x, s.param("wq", {n.d, g, r, e}, weight()));  // [b, g, r, t, e]
   Value k = einsum("b s d, d g e -> b g s e", x, s.param("wk", {n.d, g, e}, weight()));         // [b, g, s, e]
   Value v = einsum("b s d, d g e -> b g s e", x, s.param("wv", {n.d, g, e}, weight())).named("v");
-  q = rope(q, theta).named("q");
-  k = rope(k, theta).named("k");
-  Value o = attention(q, k, v).named("o");  // [b, g, r, t, e]
+  const auto turned = [&](Value y) { return cache == nullptr ? rope(y, theta) : rope(y, cache->start, theta); };
+  q = turned(q).named("q");
+  k = turned(k).named("k");
+  Value o = attend(s, q, k, v, cache);  // [b, g, r, t, e]
   Value wo = s.param("wo", {g, r, e, n.d}, weight(n.output_scale));
   return einsum("b g r t e, g r e d -> b t d", o, wo).named("p");  // [b, t, d]
 }

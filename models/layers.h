@@ -18,10 +18,19 @@ struct AttentionSizes {
   double output_scale = 0.02;  // standard deviation of wo at the start
 };
 
+// Keys and values of the positions before those at hand, kept from run to run: parameters cache_k and cache_v [b, g, s, e].
+struct AttentionCache {
+  Value start;         // i32[]: where the t positions at hand begin
+  int64_t length = 0;  // s
+  Value keys, values;  // set by the layer: the cache with t positions more, for the caller to return in place of it
+};
+
 // Rows of a table: i32[b, t] -> [b, t, d]. Parameter `name` [v, d].
 Value token_embedding(const Scope& s, std::string_view name, Value tokens, int64_t vocab, int64_t d);
 // Adds a vector for each position: [b, t, d]. Parameter `name` [t, d].
 Value learned_positions(const Scope& s, std::string_view name, Value x);
+// The same for positions from `start` on, i32[], of a table of `length`.
+Value learned_positions(const Scope& s, std::string_view name, Value x, Value start, int64_t length);
 // Scores against the rows of a table: [b, t, d] -> [b, t, v]. Parameter `name` [v, d]: the embedding's, if they are
 // tied.
 Value unembedding(const Scope& s, std::string_view name, Value x, int64_t vocab);
@@ -31,11 +40,11 @@ Value layer_norm_layer(const Scope& s, std::string_view name, Value x, double ep
 Value rms_norm_layer(const Scope& s, std::string_view name, Value x, double eps);
 
 // Causal attention of GPT-2, with biases: [b, t, d] -> [b, t, d]. Parameters wq, wk, wv [d, h, e], bq, bk, bv [h, e],
-// wo [h, e, d], bo [d].
-Value gpt_attention(const Scope& s, Value x, const AttentionSizes& sizes);
+// wo [h, e, d], bo [d]. With a cache its keys and values are seen too.
+Value gpt_attention(const Scope& s, Value x, const AttentionSizes& sizes, AttentionCache* cache = nullptr);
 // Causal grouped attention of Llama, with rotary positions: [b, t, d] -> [b, t, d]. Parameters wq [d, g, r, e], wk, wv
 // [d, g, e], wo [g, r, e, d].
-Value llama_attention(const Scope& s, Value x, const AttentionSizes& sizes, double theta);
+Value llama_attention(const Scope& s, Value x, const AttentionSizes& sizes, double theta, AttentionCache* cache = nullptr);
 
 // gelu(x up + up_b) down + down_b: [b, t, d] -> [b, t, d]. Parameters up [d, f], up_b [f], down [f, d], down_b [d].
 Value gelu_mlp(const Scope& s, Value x, int64_t f, double output_scale);

@@ -10,19 +10,29 @@
 namespace meshard {
 
 State::State(const Program& local, std::vector<Rank> devices, Backend* backend)
-    : mesh_(*local.mesh), devices_(std::move(devices)), backend_(backend) {
+    : mesh_(*local.mesh), devices_(std::move(devices)), backend_(backend), buffers_(devices_.size()) {
+  add(local);
+}
+
+void State::add(const Program& local) {
+  MESHARD_CHECK(local.mesh->str() == mesh_.str(), "programs of one State have one mesh");
   const Function& main = local.main();
+  const size_t before = entries_.size();
   for (size_t p = 0; p < main.params.size(); ++p) {
     const ParamInfo& info = main.param_info[p];
     if (info.kind == ParamInfo::input) continue;
     const ValueInfo& v = main.value(main.params[p]);
+    if (const StateEntry* e = find(v.name)) {
+      MESHARD_CHECK(e->type == v.type && e->layout == *v.layout, fmt::format("%{} has one type and layout in all programs of a State", v.name));
+      continue;
+    }
     by_name_[v.name] = static_cast<int>(entries_.size());
     entries_.push_back({v.name, v.type, *v.layout, info.kind, info.init});
   }
-  for (Rank rank : devices_) {
-    std::vector<Memory>& buffers = buffers_.emplace_back();
-    for (const StateEntry& e : entries_) {
-      buffers.emplace_back(backend_, local_elements(mesh_, e.type.shape, e.layout, rank) * size_bytes(e.type.dtype));
+  for (size_t d = 0; d < devices_.size(); ++d) {
+    for (size_t i = before; i < entries_.size(); ++i) {
+      const StateEntry& e = entries_[i];
+      buffers_[d].emplace_back(backend_, local_elements(mesh_, e.type.shape, e.layout, devices_[d]) * size_bytes(e.type.dtype));
     }
   }
 }

@@ -29,6 +29,10 @@ class State {
   // Allocates the blocks of main's params and states for each of `devices`, in the memory of `backend` if there is one.
   State(const Program& local, std::vector<Rank> devices, Backend* backend = nullptr);
 
+  // Allocates what another program over the same parameters has besides: caches of inference. InternalError: an entry of
+  // another type or layout, or another mesh.
+  void add(const Program& local);
+
   const Mesh& mesh() const { return mesh_; }
   std::span<const Rank> devices() const { return devices_; }
   std::span<const StateEntry> entries() const { return entries_; }
