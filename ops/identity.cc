@@ -84,8 +84,11 @@ const OpDef& all_gather_op() {
 }
 
 const OpDef& all_reduce_op() {
-  static const OpDef def =
-      collective("all_reduce", "a pending reduction is done, on all devices", Collective::all_reduce);
+  static const OpDef def = [] {
+    OpDef d = collective("all_reduce", "a pending reduction is done, on all devices", Collective::all_reduce);
+    d.in_place = {{0, 0}};
+    return d;
+  }();
   return def;
 }
 

@@ -134,29 +134,37 @@ class Planner {
     }
   }
 
-  // An elementwise result takes over an operand that dies at the op.
+  // The result of an elementwise op, and of a collective that may work in place, takes over an operand that dies there.
   void share_in_place() {
     for (size_t i = 0; i < flat_.steps.size(); ++i) {
       const FlatStep& step = flat_.steps[i];
-      if (step.kind != FlatStep::kernel) continue;
-      for (const auto& [r, o] : step.op->def->in_place) {
-        const int result = step.results[static_cast<size_t>(r)], operand = step.operands[static_cast<size_t>(o)];
-        const int from = root(operand), to = root(result);
-        if (from == to || to != result || !in_arena(from) || !in_arena(to)) continue;
-        if (last_[static_cast<size_t>(from)] != static_cast<int>(i) || first_[static_cast<size_t>(to)] != static_cast<int>(i)) continue;
-        if (flat_.values[static_cast<size_t>(from)].is_result) continue;
-        if (local_bytes(flat_.values[static_cast<size_t>(from)]) != local_bytes(flat_.values[static_cast<size_t>(to)])) continue;
-        // Read a second time by the same op, perhaps broadcast or transposed: leave it.
-        int reads = 0;
-        for (int v : step.operands) reads += root(v) == from;
-        bool taken = reads != 1 || flat_.values[static_cast<size_t>(operand)].local != flat_.values[static_cast<size_t>(result)].local;
-        for (int v : step.results) taken |= v != result && root(v) == from;
-        if (taken) continue;
-        root_[static_cast<size_t>(to)] = from;
-        last_[static_cast<size_t>(from)] = std::max(last_[static_cast<size_t>(from)], last_[static_cast<size_t>(to)]);
-        break;
+      if (step.kind == FlatStep::kernel) {
+        for (const auto& [r, o] : step.op->def->in_place) {
+          if (take_over(i, step.results[static_cast<size_t>(r)], step.operands[static_cast<size_t>(o)])) break;
+        }
+      } else if (step.kind == FlatStep::collective && step.fetch == nullptr && !step.op->def->in_place.empty()) {
+        for (size_t k = 0; k < step.results.size(); ++k) take_over(i, step.results[k], step.operands[k]);
       }
     }
+  }
+
+  bool take_over(size_t i, int result, int operand) {
+    const FlatStep& step = flat_.steps[i];
+    const int from = root(operand), to = root(result);
+    const int dies = step.start && step.partner >= 0 ? step.partner : static_cast<int>(i);
+    if (from == to || to != result || !in_arena(from) || !in_arena(to)) return false;
+    if (last_[static_cast<size_t>(from)] != dies || first_[static_cast<size_t>(to)] != static_cast<int>(i)) return false;
+    if (flat_.values[static_cast<size_t>(from)].is_result) return false;
+    if (local_bytes(flat_.values[static_cast<size_t>(from)]) != local_bytes(flat_.values[static_cast<size_t>(to)])) return false;
+    // Read a second time by the same op, perhaps broadcast or transposed: leave it.
+    int reads = 0;
+    for (int v : step.operands) reads += root(v) == from;
+    bool taken = reads != 1 || flat_.values[static_cast<size_t>(operand)].local != flat_.values[static_cast<size_t>(result)].local;
+    for (int v : step.results) taken |= v != result && root(v) == from;
+    if (taken) return false;
+    root_[static_cast<size_t>(to)] = from;
+    last_[static_cast<size_t>(from)] = std::max(last_[static_cast<size_t>(from)], last_[static_cast<size_t>(to)]);
+    return true;
   }
 
   void place() {
