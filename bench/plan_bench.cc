@@ -5,7 +5,8 @@
 // Programs of N ops with pinned layouts that conflict: `layers` is a chain of transformer layers of different widths in
 // one function, `random` a random graph of products, sums and elementwise ops. No two layers and no two layouts are
 // planned by one look-up: the column "reshards" counts those that differ in shape or layouts. Each program is compiled
-// --repeat times from scratch, GPTs with their plan as `meshard plan` does; the fastest run counts, the machine's other load being no property of the planner.
+// --repeat times from scratch, GPTs with their plan as `meshard plan` does; the fastest run counts, the machine's other load
+// being no property of the planner. "GiB" is what the plans move over all devices.
 #include <fmt/format.h>
 
 #include <chrono>
@@ -160,6 +161,7 @@ int64_t distinct_reshards(const Program& local) {
 struct Row {
   std::string kind, mesh;
   int64_t ops = 0, devices = 0, reshards = 0, local_ops = 0;
+  int64_t bytes = 0;            // received over all devices: what a faster choice must not raise
   std::vector<PassTime> times;  // in seconds, the fastest of the runs
   double total = 0;
 };
@@ -197,6 +199,7 @@ Row measure(const std::string& kind, int64_t ops, const std::string& mesh_text, 
     row.ops = static_cast<int64_t>(program.main().ops.size());
     row.local_ops = static_cast<int64_t>(compiled.local.main().ops.size());
     row.reshards = distinct_reshards(compiled.local);
+    row.bytes = compiled.bill.bytes_all_devices;
   }
   return row;
 }
@@ -220,17 +223,19 @@ Row measure_gpt(int64_t layers, const std::string& plan, const std::string& mesh
     row.ops = layers;
     row.local_ops = static_cast<int64_t>(compiled.local.main().ops.size());
     row.reshards = distinct_reshards(compiled.local);
+    row.bytes = compiled.bill.bytes_all_devices;
   }
   return row;
 }
 
 void print_rows(const std::vector<Row>& rows) {
   if (rows.empty()) return;
-  std::string head = fmt::format("{:<16} {:>7} {:>8} {:>9} {:>9}", "kind", "ops", "devices", "reshards", "local ops");
+  std::string head = fmt::format("{:<16} {:>7} {:>8} {:>9} {:>9} {:>12}", "kind", "ops", "devices", "reshards", "local ops", "GiB");
   for (const PassTime& t : rows.back().times) head += fmt::format(" {:>10}", t.name);
   fmt::print("{} {:>10}   milliseconds\n", head, "compile");
   for (const Row& r : rows) {
-    fmt::print("{:<16} {:>7} {:>8} {:>9} {:>9}", r.kind, r.ops, r.devices, r.reshards, r.local_ops);
+    fmt::print("{:<16} {:>7} {:>8} {:>9} {:>9} {:>12.3f}", r.kind, r.ops, r.devices, r.reshards, r.local_ops,
+               static_cast<double>(r.bytes) / (1 << 30));
     for (const PassTime& t : r.times) fmt::print(" {:>10.2f}", t.seconds * 1e3);
     fmt::print(" {:>10.2f}\n", r.total * 1e3);
   }
@@ -241,6 +246,7 @@ void write_json(const std::string& path, const std::vector<Row>& rows) {
   for (const Row& r : rows) {
     nlohmann::ordered_json j = {{"kind", r.kind},         {"ops", r.ops},           {"mesh", r.mesh},
                                 {"devices", r.devices},   {"reshards", r.reshards}, {"local_ops", r.local_ops},
+                                {"bytes_all_devices", r.bytes},
                                 {"compile_seconds", r.total}};
     for (const PassTime& t : r.times) j["seconds"][t.name] = t.seconds;
     list.push_back(std::move(j));

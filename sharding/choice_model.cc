@@ -47,6 +47,8 @@ ChoiceModel::ChoiceModel(const Program& program) : mesh_(*program.mesh), costs_(
   const std::vector<int64_t> counts = run_counts(program);
   for (size_t f = 0; f < n; ++f) read(program, static_cast<int>(f), std::max<int64_t>(counts[f], 1));
   for (size_t f = 0; f < n; ++f) read_edges(program, static_cast<int>(f));
+  work_rate_ = (kTieUnits << 64) / work_;
+  memory_rate_ = (kTieUnits << 64) / memory_;
 }
 
 bool ChoiceModel::remade(int function, ValueId v) const {
@@ -490,27 +492,32 @@ Cost ChoiceModel::value_cost(const ValueNode& value, LayoutId made, std::vector<
   std::erase(needs, made);
   std::sort(needs.begin(), needs.end());
   needs.erase(std::unique(needs.begin(), needs.end()), needs.end());
-  if (needs.empty()) return value_cost(value, made, 0, 0, 0);
+  const Cost extra = separate_cost(value, made);
+  if (needs.empty()) return value_cost(value, 0, extra, 0);
   const auto& copies = costs_.copies(value.shape, made, needs);
   if (!copies.possible) return kInfinite;
-  int64_t held = 0;
-  for (LayoutId n : needs) held += costs_.block_elements(value.shape, n);
-  return value_cost(value, made, copies.elements, copies.messages, held);
+  Cost held = 0;
+  for (LayoutId n : needs) held += Cost{costs_.block_elements(value.shape, n)} * value.size * value.weight;
+  return value_cost(value, price(value, {copies.elements, static_cast<int32_t>(copies.messages), true}), extra, held);
 }
 
-Cost ChoiceModel::value_cost(const ValueNode& value, LayoutId made, int64_t elements, int64_t messages, int64_t held) {
-  const bool forbidden = value.binds && elements > 0;
+Cost ChoiceModel::price(const ValueNode& value, const ReshardCosts::Entry& entry) const {
+  const Cost bytes = Cost{entry.elements} * value.size * value.weight;
+  if (!entry.possible || bytes >> 62 != 0) return kInfinite;
+  return (bytes << kBytesShift) + (Cost{entry.messages} * value.weight << kMessagesShift);
+}
+
+Cost ChoiceModel::separate_cost(const ValueNode& value, LayoutId made) {
+  Cost sum = 0;
   for (const Reader& r : value.readers) {
-    if (r.kind != Reader::separate) continue;
-    const auto e = costs_.get(value.shape, made, costs_.before_part(made, r.layout));
-    if (!e.possible) return kInfinite;
-    elements += e.elements;
-    messages += e.messages;
+    if (r.kind == Reader::separate) sum = add_costs(sum, price(value, costs_.get(value.shape, made, costs_.before_part(made, r.layout))));
   }
-  const Cost bytes = Cost{elements} * value.size * value.weight;
-  if (bytes >> 62 != 0) return kInfinite;
-  const Cost share = held == 0 ? 0 : Cost{held} * value.size * value.weight * kTieUnits / memory_;
-  return (bytes << kBytesShift) + (Cost{messages * value.weight} << kMessagesShift) + share + (forbidden ? kPenalty : 0);
+  return sum;
+}
+
+Cost ChoiceModel::value_cost(const ValueNode& value, Cost moved, Cost extra, Cost held) const {
+  const bool forbidden = value.binds && moved >> kBytesShift != 0;
+  return std::min(moved + extra + (held * memory_rate_ >> 64) + (forbidden ? kPenalty : 0), kInfinite);
 }
 
 Cost ChoiceModel::own_cost(size_t site, SplitId label) {
@@ -524,10 +531,10 @@ Cost ChoiceModel::own_cost(size_t site, SplitId label) {
     if (!l.split.atoms[k].empty()) flops = times(flops, ceil_div(sig.rule.factors[k].size, mesh_.parts(l.split.atoms[k])));
     else flops = times(flops, sig.rule.factors[k].size);
   }
-  Cost tie = Cost{flops} * s.weight * kTieUnits / work_, penalty = 0;
+  Cost tie = Cost{flops} * s.weight * work_rate_ >> 64, penalty = 0;
   for (size_t r = 0; r < l.made.size(); ++r) {
     const int64_t bytes = costs_.block_elements(sig.result_shapes[r], l.made[r]) * sig.result_sizes[r];
-    tie += Cost{bytes} * s.weight * kTieUnits / memory_;
+    tie += Cost{bytes} * s.weight * memory_rate_ >> 64;
     if (bytes > kAlwaysHeld && bytes / 4 > largest_block_) penalty = kPenalty;
   }
   const Cost edges = (Cost{l.edge_bytes} << kBytesShift) + (Cost{l.edge_messages} << kMessagesShift);

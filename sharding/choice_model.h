@@ -96,9 +96,11 @@ class ChoiceModel {
   // The cost of a value when its maker gives `made` and readers need `needs` (effective, any order, also equal ones; left in order,
   // each once, without what is made).
   Cost value_cost(const ValueNode& value, LayoutId made, std::vector<LayoutId>& needs);
-  // The same by parts: what all copies receive, in how many steps, and the elements of their blocks. Copies that go their own way
-  // (Reader::separate) are added here.
-  Cost value_cost(const ValueNode& value, LayoutId made, int64_t elements, int64_t messages, int64_t held);
+  // The same by parts: what moves for all copies, what for those that go their own way (Reader::separate), and the bytes of the
+  // copies' blocks, as often as they are made.
+  Cost value_cost(const ValueNode& value, Cost moved, Cost extra, Cost held) const;
+  Cost price(const ValueNode& value, const ReshardCosts::Entry& entry) const;
+  Cost separate_cost(const ValueNode& value, LayoutId made);
   // What a reader asks of the value made as `made`.
   LayoutId effective(const ValueNode& value, const Reader& reader, const Split* label, LayoutId made);
   Cost own_cost(size_t site, SplitId label);
@@ -140,6 +142,7 @@ class ChoiceModel {
   std::vector<std::vector<char>> remade_;
   std::vector<std::vector<int>> nodes_, op_sites_, param_sites_, return_sites_;
   Cost work_ = 1, memory_ = 1;        // of the whole program: what ties are shares of
+  Cost work_rate_ = 0, memory_rate_ = 0;  // units of a tie for each of them, in 2^-64
   int64_t largest_block_ = 0;         // bytes, under propagation
 };
 

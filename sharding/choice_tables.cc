@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "meshard/sharding/copy_tree.h"
+
 namespace meshard {
 namespace {
 
@@ -18,87 +20,383 @@ void put(std::vector<int32_t>& key, int64_t x) {
   key.push_back(static_cast<int32_t>(x >> 32));
 }
 
+// What the copies of a value cost when it is made in one way: by a number that edges have, elements and messages together.
+template <class Number>
+struct Cell {
+  Number moved = 0, extra = 0;  // extra: for copies that go their own way (Reader::separate)
+  int64_t held = 0;
+};
+
+// Prices of one shape, as costs; held are elements.
+struct ShapePrices {
+  using Number = Cost;
+  static constexpr Cost kNone = kInfinite;
+  static constexpr int kFreeBits = ChoiceModel::kBytesShift;  // an edge without them is free
+  ChoiceModel& model;
+  const ValueNode& value;
+
+  Cost edge(LayoutId from, LayoutId to) { return model.price(value, model.costs().get(value.shape, from, to)); }
+  int64_t held(LayoutId layout) { return model.costs().block_elements(value.shape, layout); }
+};
+
+// Prices of all shapes (of a class), as shares of the tensor.
+struct SharePrices {
+  using Number = int64_t;  // a share, then messages
+  static constexpr int kMessageBits = 8;
+  static constexpr int kFreeBits = kMessageBits;
+  static constexpr int64_t kNone = int64_t{1} << 60;
+  ChoiceModel& model;
+  const ValueNode& value;
+  int shape_class = 0;
+  bool by_class = false;
+
+  int64_t edge(LayoutId from, LayoutId to) {
+    auto s = model.costs().share(0, from, to);
+    if (s.by_class) {
+      by_class = true;
+      if (shape_class > 0) s = model.costs().share(shape_class, from, to);
+    }
+    return s.possible ? std::min((s.share << kMessageBits) + s.messages, kNone - 1) : kNone;
+  }
+  int64_t held(LayoutId layout) { return model.costs().held_share(layout); }
+};
+
 // Prices of one value in many ways. Layouts are known by their places in a short list, so that what each costs from each is a matrix.
+template <class Prices>
 class Pricer {
  public:
+  using Number = typename Prices::Number;
   using Needs = absl::InlinedVector<int, 6>;
 
-  Pricer(ChoiceModel& model, const ValueNode& value) : model_(model), costs_(model.costs()), value_(value) {}
+  explicit Pricer(Prices& prices) : prices_(prices) {}
 
   int place(LayoutId layout) {
-    const auto it = std::find(layouts_.begin(), layouts_.end(), layout);
-    if (it != layouts_.end()) return static_cast<int>(it - layouts_.begin());
+    for (size_t i = 0; i < layouts_.size(); ++i) {
+      if (layouts_[i] == layout) return static_cast<int>(i);
+    }
     layouts_.push_back(layout);
-    blocks_.push_back(costs_.block_elements(value_.shape, layout));
     return static_cast<int>(layouts_.size()) - 1;
   }
   // No more layouts from here on.
-  void close() { edges_.resize(layouts_.size() * layouts_.size()); }
-
-  const ReshardCosts::Entry& edge(int from, int to) {
-    Edge& e = edges_[static_cast<size_t>(from) * layouts_.size() + static_cast<size_t>(to)];
-    if (!e.known) e = {costs_.get(value_.shape, layouts_[static_cast<size_t>(from)], layouts_[static_cast<size_t>(to)]), true};
-    return e.entry;
+  void close() {
+    edges_.assign(layouts_.size() * layouts_.size(), kUnknown);
+    for (LayoutId layout : layouts_) held_.push_back(prices_.held(layout));
+    extra_.assign(layouts_.size(), kUnknown);
+  }
+  int places() const { return static_cast<int>(layouts_.size()); }
+  LayoutId layout(int place) const { return layouts_[static_cast<size_t>(place)]; }
+  Number edge(int from, int to) {
+    Number& e = edges_[static_cast<size_t>(from) * layouts_.size() + static_cast<size_t>(to)];
+    if (e == kUnknown) e = from == to ? 0 : prices_.edge(layouts_[static_cast<size_t>(from)], layouts_[static_cast<size_t>(to)]);
+    return e;
   }
 
-  // Of all copies of the value made as `made`: `needs` in any order, also equal ones; left without those and without `made`.
-  Cost cost(int made, Needs& needs) {
-    std::sort(needs.begin(), needs.end());
-    needs.erase(std::unique(needs.begin(), needs.end()), needs.end());
-    needs.erase(std::remove(needs.begin(), needs.end(), made), needs.end());
-    int64_t elements = 0, messages = 0, held = 0;
+  // Of all copies of the value made as `made`, which needs those in `needs`; they may be equal to each other and to it.
+  Cell<Number> cost(int made, std::span<const int> needs) {
+    absl::InlinedVector<int, 8> copies;
+    Cell<Number> cell{.extra = extra(made)};
     for (int n : needs) {
-      const auto& e = edge(made, n);
-      if (!e.possible) return kInfinite;
-      held += blocks_[static_cast<size_t>(n)];
+      if (n == made || std::find(copies.begin(), copies.end(), n) != copies.end()) continue;
+      const Number direct = edge(made, n);
+      if (direct >= Prices::kNone) return {Prices::kNone, 0, 0};
+      copies.push_back(n);
+      cell.held += held_[static_cast<size_t>(n)];
+      cell.moved += direct;
     }
-    // Each copy from where it costs least: nothing is cheaper, unless copies would be made of each other.
-    absl::InlinedVector<int, 6> parents;
-    for (int n : needs) {
-      const ReshardCosts::Entry* least = &edge(made, n);
-      int parent = made;
-      for (int p : needs) {
-        if (p == n || least->messages == 0) continue;
-        const auto& e = edge(p, n);
-        if (!e.possible || std::pair(e.elements, e.messages) >= std::pair(least->elements, least->messages)) continue;
-        least = &e;
-        parent = p;
-      }
-      parents.push_back(parent);
-      elements += least->elements;
-      messages += least->messages;
+    if (copies.size() < 2 || cell.moved == 0) return cell;
+    if (copies.size() == 2) {
+      const int a = copies[0], b = copies[1];
+      cell.moved = std::min({cell.moved, edge(made, a) + edge(a, b), edge(made, b) + edge(b, a)});
+      return cell;
     }
-    if (needs.size() > 1 && !rooted(made, needs, parents)) {
-      std::vector<LayoutId> ids;
-      for (int n : needs) ids.push_back(layouts_[static_cast<size_t>(n)]);
-      return model_.value_cost(value_, layouts_[static_cast<size_t>(made)], ids);
+    if (copies.size() == 3) {  // all 16 trees
+      const int x = copies[0], y = copies[1], z = copies[2];
+      const auto chains = [&](int a, int b, int c) {  // a from the value, b from a, c from either
+        return edge(made, a) + edge(a, b) + std::min({edge(a, c), edge(b, c), edge(made, c)});
+      };
+      cell.moved = std::min({cell.moved, chains(x, y, z), chains(x, z, y), chains(y, x, z), chains(y, z, x), chains(z, x, y), chains(z, y, x)});
+      return cell;
     }
-    return model_.value_cost(value_, layouts_[static_cast<size_t>(made)], elements, messages, held);
+    std::sort(copies.begin(), copies.end());
+    const auto cost = [&](int i, int p) { return edge(p < 0 ? made : copies[static_cast<size_t>(p)], copies[static_cast<size_t>(i)]); };
+    const Number sum = least_copies<Number>(static_cast<int>(copies.size()), cost, Prices::kNone, parents_);
+    cell.moved = sum;
+    return cell;
   }
 
  private:
-  static bool rooted(int made, const Needs& needs, const absl::InlinedVector<int, 6>& parents) {
-    for (int n : needs) {
-      size_t hops = 0;
-      for (int at = n; at != made; ++hops) {
-        if (hops > needs.size()) return false;
-        at = parents[static_cast<size_t>(std::lower_bound(needs.begin(), needs.end(), at) - needs.begin())];
-      }
+  static constexpr Number kUnknown = -1;
+
+  Number extra(int made) {
+    Number& sum = extra_[static_cast<size_t>(made)];
+    if (sum != kUnknown) return sum;
+    sum = 0;
+    const LayoutId from = layouts_[static_cast<size_t>(made)];
+    for (const Reader& r : prices_.value.readers) {
+      if (r.kind != Reader::separate) continue;
+      const LayoutId to = prices_.model.costs().before_part(from, r.layout);
+      if (from != to) sum = std::min(sum + prices_.edge(from, to), Prices::kNone);
     }
-    return true;
+    return sum;
   }
 
-  struct Edge {
-    ReshardCosts::Entry entry;
-    bool known = false;
-  };
-  ChoiceModel& model_;
-  ReshardCosts& costs_;
-  const ValueNode& value_;
+  Prices& prices_;
   absl::InlinedVector<LayoutId, 32> layouts_;
-  absl::InlinedVector<int64_t, 32> blocks_;
-  std::vector<Edge> edges_;
+  absl::InlinedVector<int64_t, 32> held_;
+  absl::InlinedVector<Number, 32> extra_;
+  absl::InlinedVector<Number, 256> edges_;
+  CopyParents parents_;
 };
+
+// A table of a value without its numbers: many labels ask for the same copies.
+template <class Number>
+struct Frame {
+  std::vector<int> sizes;             // of the lists with more than one label
+  std::vector<Cell<Number>> cells;    // different ones
+  std::vector<uint32_t> which;        // of each cell of the table; empty: they are the table
+  bool by_class = false;              // the prices hold for one class of shapes
+};
+
+// The part of a value made as `makes`, and what the labels of its sites ask for.
+std::vector<LayoutId> makes_of(const ChoiceModel& model, const ValueNode& v, std::span<const LabelListId> lists) {
+  if (v.maker < 0) return {v.layout};
+  std::vector<LayoutId> makes;
+  for (SplitId id : model.list(lists[0])) makes.push_back(model.split(id).made[static_cast<size_t>(v.port)]);
+  return makes;
+}
+
+std::vector<int> sizes_of(const ChoiceModel& model, std::span<const LabelListId> lists) {
+  std::vector<int> sizes;
+  for (LabelListId l : lists) {
+    if (model.list(l).size() > 1) sizes.push_back(static_cast<int>(model.list(l).size()));
+  }
+  return sizes;
+}
+
+template <class Prices>
+Frame<typename Prices::Number> frame_of(Prices& prices, std::span<const LabelListId> lists) {
+  using Needs = absl::InlinedVector<int, 2>;
+  struct Asked {                                   // of one reader, of the value made in one way
+    absl::InlinedVector<Needs, 12> needs;          // what labels ask for, equal ones once
+    absl::InlinedVector<uint32_t, 16> which;       // by label
+  };
+  struct Made {
+    int layout = 0, like = -1;                     // like: an earlier one that is the same
+    Needs fixed;                                   // what is asked for in any case
+    absl::InlinedVector<Asked, 3> asked;
+  };
+  ChoiceModel& model = prices.model;
+  const ValueNode& v = prices.value;
+  const size_t first = v.maker < 0 ? 0 : 1, readers = lists.size() - first;
+  const std::vector<LayoutId> makes = makes_of(model, v, lists);
+  bool own_reader = false, parts = false;  // own: also reads what it makes: a function's parameter that a call hands on
+  for (const Reader& r : v.readers) {
+    own_reader |= r.site == 0 && v.maker == 0;
+    for (size_t k = first; k < lists.size() && r.site == static_cast<int>(k); ++k) {
+      for (SplitId id : model.list(lists[k])) parts |= model.split(id).parts;
+    }
+  }
+  Pricer<Prices> pricer(prices);
+  absl::InlinedVector<Made, 12> ways;
+  for (size_t m = 0; m < makes.size(); ++m) {
+    const LayoutId made = makes[m];
+    Made& way = ways.emplace_back();
+    way.layout = pricer.place(made);
+    const auto same = std::find(makes.begin(), makes.begin() + static_cast<std::ptrdiff_t>(m), made) - makes.begin();
+    if (static_cast<size_t>(same) < m && !own_reader) {
+      way.like = static_cast<int>(same);
+      continue;
+    }
+    for (const Reader& r : v.readers) {
+      if (r.site < 0) way.fixed.push_back(pricer.place(model.effective(v, r, nullptr, made)));
+      else if (v.maker == 0 && r.site == 0) way.fixed.push_back(pricer.place(model.effective(v, r, &model.split(model.list(lists[0])[m]), made)));
+    }
+    if (m > 0 && !parts) {  // what is asked for does not depend on how the value is made
+      way.asked = ways[0].asked;
+      continue;
+    }
+    for (size_t k = 0; k < readers; ++k) {
+      Asked& asked = way.asked.emplace_back();
+      for (SplitId id : model.list(lists[first + k])) {
+        Needs needs;
+        for (const Reader& r : v.readers) {
+          if (r.site == static_cast<int>(first + k)) needs.push_back(pricer.place(model.effective(v, r, &model.split(id), made)));
+        }
+        const auto it = std::find(asked.needs.begin(), asked.needs.end(), needs);
+        asked.which.push_back(static_cast<uint32_t>(it - asked.needs.begin()));
+        if (it == asked.needs.end()) asked.needs.push_back(std::move(needs));
+      }
+    }
+  }
+  pricer.close();
+  Frame<typename Prices::Number> frame;
+  frame.sizes = sizes_of(model, lists);
+  size_t cells = 1;
+  for (size_t k = 0; k < readers; ++k) cells *= model.list(lists[first + k]).size();
+  frame.which.reserve(cells * ways.size());
+  absl::InlinedVector<size_t, 3> digit(readers, 0);
+  const auto next = [&](const auto& size) {
+    for (size_t k = readers; k-- > 0;) {
+      if (++digit[k] < size(k)) return;
+      digit[k] = 0;
+    }
+  };
+  typename Pricer<Prices>::Needs needs;
+  for (const Made& way : ways) {
+    if (way.like >= 0) {
+      for (size_t i = 0; i < cells; ++i) frame.which.push_back(uint32_t{frame.which[static_cast<size_t>(way.like) * cells + i]});
+      continue;
+    }
+    size_t classes = 1;
+    for (const Asked& a : way.asked) classes *= a.needs.size();
+    const size_t begin = frame.cells.size();
+    for (size_t c = 0; c < classes; ++c) {
+      needs.assign(way.fixed.begin(), way.fixed.end());
+      for (size_t k = 0; k < readers; ++k) needs.insert(needs.end(), way.asked[k].needs[digit[k]].begin(), way.asked[k].needs[digit[k]].end());
+      frame.cells.push_back(pricer.cost(way.layout, needs));
+      next([&](size_t k) { return way.asked[k].needs.size(); });
+    }
+    for (size_t c = 0; c < cells; ++c) {
+      size_t at = 0;
+      for (size_t k = 0; k < readers; ++k) at = at * way.asked[k].needs.size() + way.asked[k].which[digit[k]];
+      frame.which.push_back(static_cast<uint32_t>(begin + at));
+      next([&](size_t k) { return way.asked[k].which.size(); });
+    }
+  }
+  return frame;
+}
+
+// The same for a value of many readers (ChoiceTables::Sets): which copies are made, and which of these sets serve each reader.
+template <class Number>
+struct SetsFrame : Frame<Number> {
+  int count = 0;
+  std::vector<TableId> readers;
+};
+
+template <class Prices>
+SetsFrame<typename Prices::Number> sets_frame_of(Prices& prices, std::span<const LabelListId> lists, Elimination& elimination) {
+  ChoiceModel& model = prices.model;
+  const ValueNode& v = prices.value;
+  using Needs = typename Pricer<Prices>::Needs;
+  const auto list = [&](int site) -> const std::vector<SplitId>& { return model.list(lists[static_cast<size_t>(site)]); };
+  const std::vector<LayoutId> makes = makes_of(model, v, lists);
+  const auto once = [](auto& entries) {
+    std::sort(entries.begin(), entries.end());
+    entries.erase(std::unique(entries.begin(), entries.end()), entries.end());
+  };
+  std::vector<LayoutId> distinct = makes, wanted;
+  once(distinct);
+  // What each label of each site needs, of a value made as each of `distinct`.
+  for (LayoutId made : distinct) {
+    wanted.push_back(made);
+    for (const Reader& r : v.readers) {
+      if (r.site < 0) continue;
+      for (SplitId id : list(r.site)) wanted.push_back(model.effective(v, r, &model.split(id), made));
+    }
+  }
+  once(wanted);
+  Pricer<Prices> pricer(prices);
+  for (LayoutId w : wanted) pricer.place(w);
+  const auto count = static_cast<int>(wanted.size());
+  std::vector<int> makers;
+  std::vector<Needs> always(makes.size());
+  for (size_t i = 0; i < makes.size(); ++i) {
+    makers.push_back(pricer.place(makes[i]));
+    for (const Reader& r : v.readers) {
+      const bool own = v.maker == 0 && r.site == 0;
+      if (r.site >= 0 && !own && list(r.site).size() > 1) continue;
+      always[i].push_back(pricer.place(model.effective(v, r, r.site < 0 ? nullptr : &model.split(list(r.site)[own ? i : 0]), makes[i])));
+    }
+  }
+  Needs now;  // by the first label of each
+  for (const Reader& r : v.readers) {
+    now.push_back(pricer.place(model.effective(v, r, r.site < 0 ? nullptr : &model.split(list(r.site)[0]), makes[0])));
+  }
+  once(now);
+  // Of each site, reader and label: what serves it, which depends on what there is where a whole value may be taken in parts.
+  std::vector<LayoutId> there = wanted;
+  for (int n : now) {
+    if (n >= count && std::find(there.begin(), there.end(), pricer.layout(n)) == there.end()) there.push_back(pricer.layout(n));
+  }
+  struct Wish {
+    size_t label = 0;
+    std::vector<int> from, to;  // by what is there
+  };
+  std::vector<std::pair<int, size_t>> chosen;  // sites with more than one label, and how many of the value's readers they are
+  std::vector<Wish> wishes;
+  for (int s = v.maker < 0 ? 0 : 1; s < static_cast<int>(lists.size()); ++s) {
+    if (list(s).size() < 2) continue;
+    chosen.emplace_back(s, 0);
+    for (const Reader& r : v.readers) {
+      if (r.site != s) continue;
+      for (size_t l = 0; l < list(s).size(); ++l) {
+        const Split& label = model.split(list(s)[l]);
+        const LayoutId need = label.needed[static_cast<size_t>(r.port)];
+        Wish& wish = wishes.emplace_back();
+        wish.label = l;
+        for (LayoutId have : there) {
+          wish.from.push_back(pricer.place(have));
+          wish.to.push_back(pricer.place(label.parts ? model.costs().before_part(have, need) : need));
+        }
+      }
+      ++chosen.back().second;
+    }
+  }
+  pricer.close();
+  const auto free = [&](int from, int to) { return pricer.edge(from, to) >> Prices::kFreeBits == 0; };
+  // Sets of copies of which none makes another needless; of few members first.
+  std::vector<char> needless(static_cast<size_t>(count) * static_cast<size_t>(count));
+  for (int i = 0; i < count; ++i) {
+    for (int j = 0; j < count; ++j) needless[static_cast<size_t>(i * count + j)] = free(i, j) || free(j, i);
+  }
+  std::vector<Needs> sets = {{}};
+  for (size_t begin = 0, size = 0; size < kMostCopies; ++size) {
+    const size_t end = sets.size();
+    for (size_t i = begin; i < end; ++i) {
+      for (int w = sets[i].empty() ? 0 : sets[i].back() + 1; w < count; ++w) {
+        if (std::any_of(sets[i].begin(), sets[i].end(), [&](int m) { return needless[static_cast<size_t>(m * count + w)]; })) continue;
+        Needs more = sets[i];
+        more.push_back(w);
+        sets.push_back(std::move(more));
+      }
+    }
+    if (sets.size() > kMostCopySets && size > 0) {
+      sets.resize(end);
+      break;
+    }
+    begin = end;
+  }
+  // What is made now must stay possible.
+  if (std::find(sets.begin(), sets.end(), now) == sets.end()) sets.push_back(std::move(now));
+  SetsFrame<typename Prices::Number> frame;
+  frame.count = static_cast<int>(sets.size());
+  if (makes.size() > 1) frame.sizes.push_back(static_cast<int>(makes.size()));
+  frame.sizes.push_back(frame.count);
+  Needs needs;
+  for (size_t i = 0; i < makes.size(); ++i) {
+    for (const Needs& members : sets) {
+      needs = always[i];
+      needs.insert(needs.end(), members.begin(), members.end());
+      frame.cells.push_back(pricer.cost(makers[i], needs));
+    }
+  }
+  size_t wish = 0;
+  for (const auto& [s, readers] : chosen) {
+    const size_t labels = list(s).size();
+    std::vector<Cost> cells(sets.size() * labels, 0);
+    std::vector<char> serves;  // by place
+    for (size_t i = 0; i < readers * labels; ++i, ++wish) {
+      const Wish& w = wishes[wish];
+      serves.assign(static_cast<size_t>(pricer.places()), 0);
+      for (size_t h = 0; h < w.from.size(); ++h) serves[static_cast<size_t>(w.from[h])] = free(w.from[h], w.to[h]);
+      for (size_t m = 0; m < sets.size(); ++m) {
+        if (std::none_of(sets[m].begin(), sets[m].end(), [&](int at) { return serves[static_cast<size_t>(at)]; })) cells[m * labels + w.label] = kInfinite;
+      }
+    }
+    frame.readers.push_back(elimination.add({frame.count, static_cast<int>(labels)}, std::move(cells)));
+  }
+  return frame;
+}
 
 }  // namespace
 
@@ -106,7 +404,37 @@ struct ChoiceTables::Known {
   absl::flat_hash_map<std::vector<int32_t>, TableId> own;
   absl::flat_hash_map<Key, TableId> direct;
   absl::flat_hash_map<Key, std::unique_ptr<Sets>> sets;
+
+  // Values that differ in shape, type, count and places alone have one pattern; their tables then differ by a factor.
+  absl::flat_hash_map<std::vector<int32_t>, int> skeletons;
+  absl::flat_hash_map<std::vector<int32_t>, int> asks;                            // what the labels of a list have at a port
+  absl::flat_hash_map<std::pair<LabelListId, int>, int> asked;                    // by list and port: needed, or ~port: made
+  absl::flat_hash_map<std::vector<int32_t>, std::unique_ptr<Frame<int64_t>>> frames;
+  absl::flat_hash_map<std::vector<int32_t>, std::unique_ptr<SetsFrame<int64_t>>> set_frames;
 };
+
+// The frame of a value's table by shares, which holds for all shapes of a class; null: the shape itself has to be looked at.
+template <class Frames, class Make>
+auto ChoiceTables::shared(Frames& frames, int kind, std::span<const LabelListId> lists, Make make) -> typename Frames::mapped_type::pointer {
+  const ValueNode& v = nodes_[static_cast<size_t>(kind)];
+  if (!model_.costs().shares(v.shape)) return nullptr;
+  std::vector<int32_t> key = frame_key(kind, lists);
+  const int shape_class = model_.costs().shape_class(v.shape);
+  key.push_back(0);
+  for (int at : {0, shape_class}) {
+    key.back() = at;
+    auto& slot = frames[key];
+    if (slot == nullptr) {
+      SharePrices prices{model_, v, at};
+      auto frame = make(prices);
+      frame.by_class = at == 0 && prices.by_class;
+      slot = std::make_unique<decltype(frame)>(std::move(frame));
+    }
+    if (!slot->by_class) return slot.get();
+    if (shape_class == 0) return nullptr;
+  }
+  return nullptr;
+}
 
 ChoiceTables::~ChoiceTables() = default;
 
@@ -140,6 +468,12 @@ ChoiceTables::ChoiceTables(ChoiceModel& model) : model_(model), known_(std::make
       ValueNode node = v;
       node.maker = v.maker < 0 ? -1 : 0;
       for (Reader& r : node.readers) r.site = r.site < 0 ? -1 : place(r.site);
+      std::vector<int32_t> skeleton = {node.maker < 0 ? -1 - node.layout : 0, reduced ? node.shape : -1, reduced ? node.propagated : -1};
+      for (const Reader& r : node.readers) {
+        skeleton.push_back(r.kind);
+        skeleton.push_back(r.site < 0 ? -1 - r.layout : r.site);
+      }
+      skeletons_.push_back(known_->skeletons.try_emplace(std::move(skeleton), static_cast<int>(known_->skeletons.size())).first->second);
       nodes_.push_back(std::move(node));
     }
     kinds_.push_back(it->second);
@@ -163,7 +497,7 @@ TableId ChoiceTables::direct(int kind, std::span<const LabelListId> lists) {
   Key key = {kind};
   key.insert(key.end(), lists.begin(), lists.end());
   const auto [it, fresh] = known_->direct.try_emplace(std::move(key), -1);
-  if (fresh) it->second = price(nodes_[static_cast<size_t>(kind)], lists);
+  if (fresh) it->second = price(kind, lists);
   return it->second;
 }
 
@@ -171,199 +505,78 @@ const ChoiceTables::Sets& ChoiceTables::sets(int kind, std::span<const LabelList
   Key key = {kind};
   key.insert(key.end(), lists.begin(), lists.end());
   std::unique_ptr<Sets>& slot = known_->sets[std::move(key)];
-  if (slot == nullptr) slot = std::make_unique<Sets>(price_sets(nodes_[static_cast<size_t>(kind)], lists));
+  if (slot == nullptr) slot = std::make_unique<Sets>(price_sets(kind, lists));
   return *slot;
 }
 
-// Many labels ask for the same layout, so what is priced is what they ask for.
-TableId ChoiceTables::price(const ValueNode& v, std::span<const LabelListId> lists) {
-  using Needs = absl::InlinedVector<int, 2>;
-  struct Asked {                                   // of one reader, of the value made in one way
-    absl::InlinedVector<Needs, 12> needs;          // what labels ask for, equal ones once
-    absl::InlinedVector<uint32_t, 16> which;       // by label
-  };
-  struct Made {
-    int layout = 0, like = -1;                     // like: an earlier one that is the same
-    Needs fixed;                                   // what is asked for in any case
-    absl::InlinedVector<Asked, 3> asked;
-  };
-  const size_t first = v.maker < 0 ? 0 : 1, readers = lists.size() - first;
-  std::vector<LayoutId> makes;
-  if (v.maker < 0) makes.push_back(v.layout);
-  else for (SplitId id : model_.list(lists[0])) makes.push_back(model_.split(id).made[static_cast<size_t>(v.port)]);
-  bool own_reader = false;  // also reads what it makes: a function's parameter that a call hands on
-  for (const Reader& r : v.readers) own_reader |= r.site == 0 && v.maker == 0;
-  Pricer pricer(model_, v);
-  absl::InlinedVector<Made, 12> ways;
-  for (size_t m = 0; m < makes.size(); ++m) {
-    const LayoutId made = makes[m];
-    Made& way = ways.emplace_back();
-    way.layout = pricer.place(made);
-    const auto same = std::find(makes.begin(), makes.begin() + static_cast<std::ptrdiff_t>(m), made) - makes.begin();
-    if (static_cast<size_t>(same) < m && !own_reader) {
-      way.like = static_cast<int>(same);
-      continue;
-    }
-    for (const Reader& r : v.readers) {
-      if (r.site < 0) way.fixed.push_back(pricer.place(model_.effective(v, r, nullptr, made)));
-      else if (v.maker == 0 && r.site == 0) way.fixed.push_back(pricer.place(model_.effective(v, r, &model_.split(model_.list(lists[0])[m]), made)));
-    }
-    for (size_t k = 0; k < readers; ++k) {
-      Asked& asked = way.asked.emplace_back();
-      for (SplitId id : model_.list(lists[first + k])) {
-        Needs needs;
-        for (const Reader& r : v.readers) {
-          if (r.site == static_cast<int>(first + k)) needs.push_back(pricer.place(model_.effective(v, r, &model_.split(id), made)));
-        }
-        const auto it = std::find(asked.needs.begin(), asked.needs.end(), needs);
-        asked.which.push_back(static_cast<uint32_t>(it - asked.needs.begin()));
-        if (it == asked.needs.end()) asked.needs.push_back(std::move(needs));
+// What the frame of a value's table is known by.
+std::vector<int32_t> ChoiceTables::frame_key(int kind, std::span<const LabelListId> lists) {
+  std::vector<int32_t> key = {skeletons_[static_cast<size_t>(kind)]};
+  const ValueNode& v = nodes_[static_cast<size_t>(kind)];
+  const auto ask = [&](int site, int port) {
+    const LabelListId list = lists[static_cast<size_t>(site)];
+    const auto [it, fresh] = known_->asked.try_emplace(std::pair(list, port), -1);
+    if (fresh) {
+      std::vector<int32_t> layouts;
+      for (SplitId id : model_.list(list)) {
+        const Split& s = model_.split(id);
+        layouts.push_back(port < 0 ? s.made[static_cast<size_t>(~port)] : s.needed[static_cast<size_t>(port)]);
+        if (port >= 0) layouts.push_back(s.parts);
       }
+      it->second = known_->asks.try_emplace(std::move(layouts), static_cast<int>(known_->asks.size())).first->second;
     }
-  }
-  pricer.close();
-  size_t cells = 1;
-  for (size_t k = 0; k < readers; ++k) cells *= model_.list(lists[first + k]).size();
-  std::vector<Cost> costs, of_class;
-  costs.reserve(cells * ways.size());
-  absl::InlinedVector<size_t, 3> digit(readers, 0);
-  const auto next = [&](const auto& size) {
-    for (size_t k = readers; k-- > 0;) {
-      if (++digit[k] < size(k)) return;
-      digit[k] = 0;
-    }
+    key.push_back(it->second);
   };
-  Pricer::Needs needs;
-  for (const Made& way : ways) {
-    if (way.like >= 0) {
-      for (size_t i = 0; i < cells; ++i) costs.push_back(Cost{costs[static_cast<size_t>(way.like) * cells + i]});
-      continue;
-    }
-    size_t classes = 1;
-    for (const Asked& a : way.asked) classes *= a.needs.size();
-    of_class.resize(classes);
-    for (size_t c = 0; c < classes; ++c) {
-      needs.assign(way.fixed.begin(), way.fixed.end());
-      for (size_t k = 0; k < readers; ++k) needs.insert(needs.end(), way.asked[k].needs[digit[k]].begin(), way.asked[k].needs[digit[k]].end());
-      of_class[c] = pricer.cost(way.layout, needs);
-      next([&](size_t k) { return way.asked[k].needs.size(); });
-    }
-    for (size_t c = 0; c < cells; ++c) {
-      size_t at = 0;
-      for (size_t k = 0; k < readers; ++k) at = at * way.asked[k].needs.size() + way.asked[k].which[digit[k]];
-      costs.push_back(of_class[at]);
-      next([&](size_t k) { return way.asked[k].which.size(); });
-    }
+  if (v.maker == 0) ask(0, ~v.port);
+  for (const Reader& r : v.readers) {
+    if (r.site >= 0) ask(r.site, r.port);
   }
-  std::vector<int> sizes;
-  for (LabelListId l : lists) {
-    if (model_.list(l).size() > 1) sizes.push_back(static_cast<int>(model_.list(l).size()));
-  }
-  return elimination_.add(std::move(sizes), std::move(costs));
+  return key;
 }
 
-ChoiceTables::Sets ChoiceTables::price_sets(const ValueNode& v, std::span<const LabelListId> lists) {
-  ReshardCosts& costs = model_.costs();
-  const auto list = [&](int site) -> const std::vector<SplitId>& { return model_.list(lists[static_cast<size_t>(site)]); };
-  std::vector<LayoutId> makes;
-  if (v.maker < 0) makes.push_back(v.layout);
-  else for (SplitId id : list(0)) makes.push_back(model_.split(id).made[static_cast<size_t>(v.port)]);
-  const auto once = [](auto& layouts) {
-    std::sort(layouts.begin(), layouts.end());
-    layouts.erase(std::unique(layouts.begin(), layouts.end()), layouts.end());
-  };
-  std::vector<LayoutId> distinct = makes, wanted;
-  once(distinct);
-  // What each label of each site needs, of a value made as each of `distinct`.
-  for (LayoutId made : distinct) {
-    wanted.push_back(made);
-    for (const Reader& r : v.readers) {
-      if (r.site < 0) continue;
-      for (SplitId id : list(r.site)) wanted.push_back(model_.effective(v, r, &model_.split(id), made));
+template <class Cells>
+std::vector<Cost> ChoiceTables::costs_of(const ValueNode& v, const Cells& cells) const {
+  std::vector<Cost> costs;
+  costs.reserve(cells.size());
+  if constexpr (std::is_same_v<Cells, std::vector<Cell<Cost>>>) {
+    for (const auto& c : cells) costs.push_back(model_.value_cost(v, c.moved, c.extra, Cost{c.held} * v.size * v.weight));
+  } else {
+    const Cost bytes = Cost{model_.costs().elements(v.shape)} * v.size * v.weight;
+    const auto price = [&](int64_t number) {
+      if (number >= SharePrices::kNone) return kInfinite;
+      const Cost moved = (bytes * (number >> SharePrices::kMessageBits)) >> ReshardCosts::kShareBits;
+      const Cost messages = Cost{number & ((1 << SharePrices::kMessageBits) - 1)} * v.weight;
+      return moved >> 62 != 0 ? kInfinite : (moved << ChoiceModel::kBytesShift) + (messages << ChoiceModel::kMessagesShift);
+    };
+    for (const auto& c : cells) {
+      costs.push_back(model_.value_cost(v, price(c.moved), price(c.extra), (bytes * c.held) >> ReshardCosts::kShareBits));
     }
   }
-  once(wanted);
-  const auto free = [&](LayoutId have, LayoutId need, bool parts) {
-    const auto e = costs.get(v.shape, have, parts ? costs.before_part(have, need) : need);
-    return e.possible && e.elements == 0;
-  };
-  // Sets of copies of which none makes another needless; of few members first.
-  std::vector<std::vector<LayoutId>> sets = {{}};
-  for (size_t begin = 0, size = 0; size < kMostCopies; ++size) {
-    const size_t end = sets.size();
-    for (size_t i = begin; i < end; ++i) {
-      for (LayoutId w : wanted) {
-        if (!sets[i].empty() && w <= sets[i].back()) continue;
-        bool needless = false;
-        for (LayoutId m : sets[i]) needless |= free(m, w, false) || free(w, m, false);
-        if (needless) continue;
-        sets.push_back(sets[i]);
-        sets.back().push_back(w);
-      }
-    }
-    if (sets.size() > kMostCopySets && size > 0) {
-      sets.resize(end);
-      break;
-    }
-    begin = end;
-  }
-  {  // what is made now, by the first label of each, must stay possible
-    std::vector<LayoutId> now;
-    for (const Reader& r : v.readers) {
-      now.push_back(model_.effective(v, r, r.site < 0 ? nullptr : &model_.split(list(r.site)[0]), makes[0]));
-    }
-    once(now);
-    if (std::find(sets.begin(), sets.end(), now) == sets.end()) sets.push_back(std::move(now));
-  }
-  Sets out;
-  out.count = static_cast<int>(sets.size());
-  Pricer pricer(model_, v);
-  std::vector<Pricer::Needs> places, always(makes.size());
-  std::vector<int> makers;
-  for (const auto& members : sets) {
-    Pricer::Needs& list_of = places.emplace_back();
-    for (LayoutId m : members) list_of.push_back(pricer.place(m));
-  }
-  for (size_t i = 0; i < makes.size(); ++i) {
-    makers.push_back(pricer.place(makes[i]));
-    for (const Reader& r : v.readers) {
-      const bool own = v.maker == 0 && r.site == 0;
-      if (r.site >= 0 && !own && list(r.site).size() > 1) continue;
-      always[i].push_back(pricer.place(model_.effective(v, r, r.site < 0 ? nullptr : &model_.split(list(r.site)[own ? i : 0]), makes[i])));
-    }
-  }
-  pricer.close();
-  std::vector<Cost> made_costs;
-  Pricer::Needs needs;
-  for (size_t i = 0; i < makes.size(); ++i) {
-    for (const Pricer::Needs& members : places) {
-      needs = always[i];
-      needs.insert(needs.end(), members.begin(), members.end());
-      made_costs.push_back(pricer.cost(makers[i], needs));
-    }
-  }
-  std::vector<int> sizes;
-  if (makes.size() > 1) sizes.push_back(static_cast<int>(makes.size()));
-  sizes.push_back(out.count);
-  out.made = elimination_.add(std::move(sizes), std::move(made_costs));
-  for (int s = v.maker < 0 ? 0 : 1; s < static_cast<int>(lists.size()); ++s) {
-    if (list(s).size() < 2) continue;
+  return costs;
+}
+
+TableId ChoiceTables::price(int kind, std::span<const LabelListId> lists) {
+  const ValueNode& v = nodes_[static_cast<size_t>(kind)];
+  const auto make = [&](auto& prices) { return frame_of(prices, lists); };
+  const auto add = [&](const auto& frame) {
+    const std::vector<Cost> different = costs_of(v, frame.cells);
     std::vector<Cost> cells;
-    for (const auto& members : sets) {
-      for (SplitId id : list(s)) {
-        const Split& label = model_.split(id);
-        bool served = true;
-        for (const Reader& r : v.readers) {
-          if (r.site != s) continue;
-          const LayoutId need = label.needed[static_cast<size_t>(r.port)];
-          served &= std::any_of(members.begin(), members.end(), [&](LayoutId m) { return free(m, need, label.parts); });
-        }
-        cells.push_back(served ? 0 : kInfinite);
-      }
-    }
-    out.readers.push_back(elimination_.add({out.count, static_cast<int>(list(s).size())}, std::move(cells)));
-  }
-  return out;
+    cells.reserve(frame.which.size());
+    for (uint32_t w : frame.which) cells.push_back(Cost{different[w]});
+    return elimination_.add(frame.sizes, std::move(cells));
+  };
+  if (const auto* frame = shared(known_->frames, kind, lists, make)) return add(*frame);
+  ShapePrices prices{model_, v};
+  return add(make(prices));
+}
+
+ChoiceTables::Sets ChoiceTables::price_sets(int kind, std::span<const LabelListId> lists) {
+  const ValueNode& v = nodes_[static_cast<size_t>(kind)];
+  const auto make = [&](auto& prices) { return sets_frame_of(prices, lists, elimination_); };
+  const auto add = [&](const auto& frame) { return Sets{frame.count, elimination_.add(frame.sizes, costs_of(v, frame.cells)), frame.readers}; };
+  if (const auto* frame = shared(known_->set_frames, kind, lists, make)) return add(*frame);
+  ShapePrices prices{model_, v};
+  return add(make(prices));
 }
 
 }  // namespace meshard

@@ -35,14 +35,20 @@ class ChoiceTables {
   const Sets& sets(int kind, std::span<const LabelListId> lists);
 
  private:
-  TableId price(const ValueNode& value, std::span<const LabelListId> lists);
-  Sets price_sets(const ValueNode& value, std::span<const LabelListId> lists);
+  TableId price(int kind, std::span<const LabelListId> lists);
+  Sets price_sets(int kind, std::span<const LabelListId> lists);
+  std::vector<int32_t> frame_key(int kind, std::span<const LabelListId> lists);
+  template <class Frames, class Make>
+  auto shared(Frames& frames, int kind, std::span<const LabelListId> lists, Make make) -> typename Frames::mapped_type::pointer;
+  template <class Cells>
+  std::vector<Cost> costs_of(const ValueNode& value, const Cells& cells) const;
 
   ChoiceModel& model_;
   Elimination elimination_;
   std::vector<std::vector<int>> sites_;
   std::vector<int> kinds_;
   std::vector<ValueNode> nodes_;       // of each kind one, with sites as places in the list above
+  std::vector<int> skeletons_;         // of each kind: what it is like, shape and ports aside
   struct Known;
   std::unique_ptr<Known> known_;
 };

@@ -5,11 +5,14 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <deque>
 #include <numeric>
+#include <optional>
 #include <string>
 
 #include "meshard/layout/shortest.h"
+#include "meshard/sharding/copy_tree.h"
 #include "meshard/sharding/min_sum.h"
 
 namespace meshard {
@@ -33,7 +36,8 @@ std::string layout_key(const Layout& layout) {
 // many for each further atom: the others are priced by rule, and the planner then finds steps that cost as much or less.
 constexpr int kSearchedAtoms = 4;
 constexpr int kMostSearches = 3200;
-constexpr int64_t kCountedDevices = 1024;
+// To count what uneven blocks have in common takes a look at each: on larger meshes they are priced as if they were even.
+constexpr int64_t kCountedDevices = 64;
 
 constexpr int kLayoutBits = 24, kShapeBits = 16;
 
@@ -59,9 +63,8 @@ struct ReshardCosts::State {
     bool least = false;                                  // nothing receives less
   };
   absl::flat_hash_map<SizedKey, Measured> measured;          // by the kind of pair and the sizes that matter
-  absl::flat_hash_map<uint64_t, int64_t> blocks;
+  std::deque<absl::InlinedVector<int64_t, 5>> parts_of;      // of each layout, by dimension
   absl::flat_hash_map<uint64_t, LayoutId> parts;
-  absl::flat_hash_map<std::string, std::unique_ptr<Copies>> copies;
 
   struct Pair {
     bool reduces = false, idle = false;        // idle: axes that neither uses share the work of a reduction
@@ -72,6 +75,28 @@ struct ReshardCosts::State {
   absl::flat_hash_map<std::string, int> kind_ids;
   std::deque<std::pair<Layout, Layout>> kinds;
 
+  // Blocks taken as even, a change of layout receives the same share of every tensor: num / den times its elements. Only a reduction
+  // that idle axes share depends on the shape, on its widest dimension: such shares are kept for each class of shapes.
+  struct Fraction {
+    int64_t num = 0, den = 1;
+    int32_t messages = 0;
+    bool possible = true, by_class = false;
+  };
+  absl::flat_hash_map<uint64_t, Fraction> shares;             // by from and to, or by class, from and to
+  std::vector<int64_t> elements;                             // of each shape
+  std::vector<int> classes;                                  // of each shape, from 1 on
+  std::vector<char> even;                                    // of each shape: no layout has uneven blocks, and no share is rounded
+  bool binary = true;                                        // all factors of axes are 2
+  std::deque<Shape> class_shapes;
+  absl::flat_hash_map<std::string, int> class_ids;
+
+  bool counted() const { return mesh.size() <= kCountedDevices; }
+  int class_of(const Shape& shape);
+  Entry shared(int shape, LayoutId from, LayoutId to);
+  const Fraction& fraction(int shape_class, LayoutId from, LayoutId to);
+  Fraction measure_fraction(const Layout& from, const Layout& to, int shape_class);
+  std::optional<Fraction> move_fraction(const Layout& from, const Layout& to) const;
+
   Pair describe(const Layout& from, const Layout& to);
   Entry measure(int shape, LayoutId from, LayoutId to);
   Entry move(const Shape& shape, const Layout& from, const Layout& to) const;
@@ -81,7 +106,10 @@ struct ReshardCosts::State {
   int searches = 0;
 };
 
-ReshardCosts::ReshardCosts(const Mesh& mesh) : state_(std::make_unique<State>()) { state_->mesh = mesh; }
+ReshardCosts::ReshardCosts(const Mesh& mesh) : state_(std::make_unique<State>()) {
+  state_->mesh = mesh;
+  for (AtomId a = 0; a < mesh.atom_count(); ++a) state_->binary &= mesh.atom_size(a) == 2;
+}
 ReshardCosts::~ReshardCosts() = default;
 ReshardCosts::ReshardCosts(ReshardCosts&&) noexcept = default;
 
@@ -90,23 +118,164 @@ const Mesh& ReshardCosts::mesh() const { return state_->mesh; }
 int ReshardCosts::shape(const Shape& shape) {
   const std::string key(reinterpret_cast<const char*>(shape.dims.data()), shape.dims.size() * sizeof(int64_t));
   const auto [it, fresh] = state_->shape_ids.try_emplace(key, static_cast<int>(state_->shapes.size()));
-  if (fresh) state_->shapes.push_back(shape);
+  if (fresh) {
+    state_->shapes.push_back(shape);
+    state_->elements.push_back(shape.elements());
+    state_->classes.push_back(state_->class_of(shape));
+    bool even = state_->binary;
+    for (int64_t n : shape.dims) even &= n > 0 && n % state_->mesh.size() == 0;
+    state_->even.push_back(even);
+  }
   return it->second;
 }
 
 LayoutId ReshardCosts::layout(const Layout& layout) {
   const auto [it, fresh] = state_->layout_ids.try_emplace(layout_key(layout), static_cast<int>(state_->layouts.size()));
-  if (fresh) state_->layouts.push_back(layout.closed());
+  if (fresh) {
+    state_->layouts.push_back(layout.closed());
+    auto& parts = state_->parts_of.emplace_back();
+    for (const DimLayout& d : layout.dims) parts.push_back(state_->mesh.parts(d.atoms));
+  }
   return it->second;
 }
 
 const Layout& ReshardCosts::layout(LayoutId id) const { return state_->layouts[static_cast<size_t>(id)]; }
 
+ReshardCosts::Share ReshardCosts::share(int shape_class, LayoutId from, LayoutId to) {
+  if (from == to) return {};
+  const State::Fraction& f = state_->fraction(shape_class, from, to);
+  const bool rounded = (Cost{f.num} << kShareBits) % f.den != 0;
+  return {static_cast<int64_t>((Cost{f.num} << kShareBits) / f.den), f.messages, f.possible, f.by_class || (rounded && state_->counted())};
+}
+
+int64_t ReshardCosts::held_share(LayoutId id) const {
+  int64_t parts = 1;
+  for (int64_t p : state_->parts_of[static_cast<size_t>(id)]) parts *= p;
+  return (int64_t{1} << kShareBits) / parts;
+}
+
+bool ReshardCosts::shares(int shape) const { return !state_->counted() || state_->even[static_cast<size_t>(shape)]; }
+int ReshardCosts::shape_class(int shape) const { return state_->counted() ? 0 : state_->classes[static_cast<size_t>(shape)]; }
+int64_t ReshardCosts::elements(int shape) const { return state_->elements[static_cast<size_t>(shape)]; }
+
 ReshardCosts::Entry ReshardCosts::get(int shape, LayoutId from, LayoutId to) {
   if (from == to) return {};
+  if (!state_->counted()) return state_->shared(shape, from, to);
   const auto [it, fresh] = state_->entries.try_emplace(packed(shape, from, to));
   if (fresh) it->second = state_->measure(shape, from, to);
   return it->second;
+}
+
+// Shapes are of one class if their sizes have about the same ratios to each other.
+int ReshardCosts::State::class_of(const Shape& shape) {
+  absl::InlinedVector<int, 5> logs;
+  for (int64_t n : shape.dims) {
+    const int floor = std::bit_width(static_cast<uint64_t>(std::max<int64_t>(n, 1))) - 1;
+    logs.push_back(floor + (Cost{n} * n >= Cost{1} << (2 * floor + 1)));
+  }
+  const int least = logs.empty() ? 0 : *std::min_element(logs.begin(), logs.end());
+  std::string key;
+  Shape ratios;
+  for (int log : logs) {
+    key.push_back(static_cast<char>(log - least));
+    ratios.dims.push_back(int64_t{1} << (log - least));
+  }
+  const auto [it, fresh] = class_ids.try_emplace(std::move(key), static_cast<int>(class_shapes.size()) + 1);
+  if (fresh) class_shapes.push_back(std::move(ratios));
+  return it->second;
+}
+
+const ReshardCosts::State::Fraction& ReshardCosts::State::fraction(int shape_class, LayoutId from, LayoutId to) {
+  const auto [it, fresh] = shares.try_emplace(packed(shape_class, from, to));
+  if (fresh) it->second = measure_fraction(layouts[static_cast<size_t>(from)], layouts[static_cast<size_t>(to)], shape_class);
+  return it->second;
+}
+
+ReshardCosts::Entry ReshardCosts::State::shared(int shape, LayoutId from, LayoutId to) {
+  Fraction s = fraction(0, from, to);
+  if (s.by_class) s = fraction(classes[static_cast<size_t>(shape)], from, to);
+  const int64_t n = elements[static_cast<size_t>(shape)];
+  int64_t product = 0;
+  if (!__builtin_mul_overflow(n, s.num, &product)) return {product / s.den, s.messages, s.possible};
+  return {static_cast<int64_t>(std::min(Cost{n} * s.num / s.den, Cost{1} << 62)), s.messages, s.possible};
+}
+
+// Without a reduction, in one step; none: blocks meet in ways that have to be counted. See count_aligned in layout/traffic.cc: blocks that
+// meet lie in each other, and those meet that agree in all places where both lists have an atom.
+std::optional<ReshardCosts::State::Fraction> ReshardCosts::State::move_fraction(const Layout& from, const Layout& to) const {
+  std::array<AtomId, 64> root;
+  std::iota(root.begin(), root.end(), AtomId{0});
+  const auto find = [&](AtomId a) {
+    while (root[a] != a) a = root[a];
+    return a;
+  };
+  bool slice = true;
+  Cost needed = 1, kept = 1;  // a device has one of so many parts of the tensor, and of what it needs
+  for (int d = 0; d < from.rank(); ++d) {
+    const Atoms &a = from.atoms(d), &b = to.atoms(d);
+    slice &= is_prefix(a, b);
+    for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+      if (mesh.atom_size(a[i]) != mesh.atom_size(b[i])) return std::nullopt;
+      const AtomId x = find(a[i]), y = find(b[i]);
+      if (x == y) continue;
+      root[x] = y;
+      kept *= mesh.atom_size(a[i]);
+    }
+    needed *= mesh.parts(b);
+    kept *= mesh.parts(a.size() > b.size() ? a : b);
+  }
+  if (slice) return Fraction{};
+  // size / needed - size / kept; kept is a multiple of needed.
+  const int64_t many = static_cast<int64_t>(kept / needed) - 1, divisor = std::gcd(mesh.size(), static_cast<int64_t>(kept));
+  return Fraction{.num = mesh.size() / divisor * many, .den = static_cast<int64_t>(kept) / divisor, .messages = 1};
+}
+
+ReshardCosts::State::Fraction ReshardCosts::State::measure_fraction(const Layout& from, const Layout& to, int shape_class) {
+  for (size_t kind = 0; kind < from.pending.size(); ++kind) {
+    if (!from.pending[kind].contains(to.pending[kind])) return {.possible = false};
+  }
+  const bool reduces = from.pending != to.pending;
+  if (!reduces) {
+    if (const auto fraction = move_fraction(from, to)) return *fraction;
+  }
+  const Pair pair = describe(from, to);
+  if (pair.idle && shape_class == 0 && from.rank() > 0) return {.by_class = true};
+  const auto fraction_of = [&](const Measured& m, const Shape& shape) {
+    Fraction s{.num = m.entry.elements, .den = shape.elements(), .messages = m.entry.messages, .possible = m.entry.possible};
+    const int64_t divisor = std::gcd(s.num, s.den);
+    return s.num /= divisor, s.den /= divisor, s;
+  };
+  const auto fits = [&](const Shape& shape) {
+    Cost all = mesh.size();
+    for (int64_t n : shape.dims) {
+      if ((all *= n) >> 62 != 0) return false;
+    }
+    return true;
+  };
+  // Blocks of these sizes are even, also with the idle axes in any one dimension.
+  Shape small;
+  int64_t unit = 1;
+  const int64_t idle = mesh.parts(mesh.all() - from.used() - to.used());
+  for (int64_t even : pair.even) {
+    small.dims.push_back(even);
+    unit = std::lcm(unit, even * idle);
+  }
+  if (shape_class > 0) {
+    const Shape& ratios = class_shapes[static_cast<size_t>(shape_class) - 1];
+    for (size_t d = 0; d < small.dims.size(); ++d) small.dims[d] = unit * ratios.dims[d];
+    if (!fits(small)) small.dims.assign(pair.even.begin(), pair.even.end());
+  }
+  const Measured rule = ask(pair, small, false);
+  if (!reduces || rule.least || !rule.entry.possible) return fraction_of(rule, small);
+  const int further = mesh.atom_count() - kSearchedAtoms;
+  if (further > 0 && searches >= kMostSearches >> std::min(further, 30)) return fraction_of(rule, small);
+  // What a search finds may split any dimension over any axis.
+  Shape any = small;
+  for (int64_t& n : any.dims) n = mesh.size();
+  if (shape_class > 0) {
+    for (size_t d = 0; d < any.dims.size(); ++d) any.dims[d] *= class_shapes[static_cast<size_t>(shape_class) - 1].dims[d];
+  }
+  return fits(any) ? fraction_of(ask(pair, any, true), any) : fraction_of(rule, small);
 }
 
 // What of a change of layout does not depend on the shape.
@@ -170,8 +339,7 @@ ReshardCosts::Entry ReshardCosts::State::measure(int shape_id, LayoutId from, La
   for (size_t d = 0; d < shape.dims.size(); ++d) {
     const int64_t n = shape.dims[d];
     divides &= n > 0 && n % mesh.size() == 0;
-    // To count uneven blocks takes a look at each: on large meshes they are priced as if they were even.
-    if (n > 0 && (n % p.even[d] == 0 || mesh.size() > kCountedDevices)) small.dims[d] = p.even[d];
+    if (n > 0 && n % p.even[d] == 0) small.dims[d] = p.even[d];
     else scales = false;
   }
   if (!p.reduces) return scaled(ask(p, small, false).entry, shape, small);
@@ -179,7 +347,7 @@ ReshardCosts::Entry ReshardCosts::State::measure(int shape_id, LayoutId from, La
   if (p.idle && shape.rank() > 0) {  // axes that are free split the widest dimension: it stays the widest
     widest = static_cast<size_t>(std::max_element(shape.dims.begin(), shape.dims.end()) - shape.dims.begin());
     const int64_t n = shape.dims[widest];
-    scales &= n % mesh.size() == 0 || mesh.size() > kCountedDevices;
+    scales &= n % mesh.size() == 0;
     for (size_t d = 0; d < shape.dims.size(); ++d) scales &= d == widest || shape.dims[d] < n / p.even[widest];
     small.dims[widest] = mesh.size() * (1 + mesh.size());
   }
@@ -241,15 +409,15 @@ std::vector<ReshardStep> ReshardCosts::steps(int shape, LayoutId from, LayoutId 
 }
 
 int64_t ReshardCosts::block_elements(int shape, LayoutId id) {
-  const auto [it, fresh] = state_->blocks.try_emplace(packed(shape, id, 0), 1);
-  if (fresh) {
-    const Shape& s = state_->shapes[static_cast<size_t>(shape)];
-    for (int d = 0; d < s.rank(); ++d) it->second *= block(s[d], state_->mesh.parts(layout(id).atoms(d)), 0).size;
-  }
-  return it->second;
+  const Shape& s = state_->shapes[static_cast<size_t>(shape)];
+  const auto& parts = state_->parts_of[static_cast<size_t>(id)];
+  int64_t elements = 1;
+  for (size_t d = 0; d < parts.size(); ++d) elements *= parts[d] == 1 ? s.dims[d] : block(s.dims[d], parts[d], 0).size;
+  return elements;
 }
 
 LayoutId ReshardCosts::before_part(LayoutId have, LayoutId needed) {
+  if (layout(needed).pending_of(Reduction::sum).empty()) return needed;
   const auto [it, fresh] = state_->parts.try_emplace(packed(0, have, needed), needed);
   if (!fresh) return it->second;
   Layout whole = layout(needed);
@@ -258,94 +426,20 @@ LayoutId ReshardCosts::before_part(LayoutId have, LayoutId needed) {
   return it->second = layout(whole);
 }
 
-const ReshardCosts::Copies& ReshardCosts::copies(int shape, LayoutId made, std::span<const LayoutId> needed) {
-  std::string key(reinterpret_cast<const char*>(needed.data()), needed.size_bytes());
-  key.append(reinterpret_cast<const char*>(&shape), sizeof(shape)).append(reinterpret_cast<const char*>(&made), sizeof(made));
-  std::unique_ptr<Copies>& slot = state_->copies[key];
-  if (slot != nullptr) return *slot;
-  slot = std::make_unique<Copies>();
-  Copies& best = *slot;
-  const auto n = static_cast<int>(needed.size());
-  best.parents.assign(needed.size(), -1);
-  // cost[i][p]: of making copy i from p; column n is the value itself.
-  std::vector<Entry> cost(static_cast<size_t>(n * (n + 1)));
-  const auto edge = [&](int i, int p) -> Entry& { return cost[static_cast<size_t>(i * (n + 1) + (p < 0 ? n : p))]; };
-  for (int i = 0; i < n; ++i) {
-    for (int p = -1; p < n; ++p) {
-      if (p != i) edge(i, p) = get(shape, p < 0 ? made : needed[static_cast<size_t>(p)], needed[static_cast<size_t>(i)]);
-      if (p < 0) best.possible &= edge(i, p).possible;
-    }
-  }
+ReshardCosts::Copies ReshardCosts::copies(int shape, LayoutId made, std::span<const LayoutId> needed) {
+  constexpr int kMessageBits = 20;
+  Copies best{.parents = std::vector<int>(needed.size(), -1)};
+  const auto cost = [&](int i, int p) {
+    const Entry e = get(shape, p < 0 ? made : needed[static_cast<size_t>(p)], needed[static_cast<size_t>(i)]);
+    return e.possible ? (Cost{e.elements} << kMessageBits) + e.messages : kInfinite;
+  };
+  for (size_t i = 0; i < needed.size(); ++i) best.possible &= get(shape, made, needed[i]).possible;
   if (!best.possible) return best;
-  const auto total = [&](const std::vector<int>& parents) {
-    std::pair<int64_t, int64_t> sum;
-    for (int i = 0; i < n; ++i) {
-      const Entry& e = edge(i, parents[static_cast<size_t>(i)]);
-      sum.first += e.elements;
-      sum.second += e.messages;
-    }
-    return sum;
-  };
-  const auto rooted = [&](const std::vector<int>& parents) {
-    for (int i = 0; i < n; ++i) {
-      int at = i;
-      for (int hops = 0; at >= 0; at = parents[static_cast<size_t>(at)]) {
-        if (++hops > n) return false;
-      }
-    }
-    return true;
-  };
-  std::pair<int64_t, int64_t> least = total(best.parents);
-  {  // Each copy from where it costs least: nothing is cheaper, unless copies would be made of each other.
-    std::vector<int> parents(best.parents);
-    for (int i = 0; i < n; ++i) {
-      const auto cost_from = [&](int p) { return std::pair(edge(i, p).elements, edge(i, p).messages); };
-      for (int p = 0; p < n; ++p) {
-        if (p != i && edge(i, p).possible && cost_from(p) < cost_from(parents[static_cast<size_t>(i)])) parents[static_cast<size_t>(i)] = p;
-      }
-    }
-    if (rooted(parents)) {
-      const auto sum = total(parents);
-      best.parents = std::move(parents);
-      best.elements = sum.first;
-      best.messages = sum.second;
-      return best;
-    }
-  }
-  const auto try_parents = [&](const std::vector<int>& parents) {
-    const auto sum = total(parents);
-    if (sum >= least || !rooted(parents)) return false;
-    least = sum;
-    best.parents = parents;
-    return true;
-  };
-  if (n <= 5) {
-    std::vector<int> parents(best.parents);
-    for (bool more = n > 0; more;) {
-      bool legal = true;
-      for (int i = 0; i < n && legal; ++i) legal = parents[static_cast<size_t>(i)] != i && edge(i, parents[static_cast<size_t>(i)]).possible;
-      if (legal) try_parents(parents);
-      more = false;
-      for (int i = n; i-- > 0 && !more;) {
-        if (++parents[static_cast<size_t>(i)] < n) more = true;
-        else parents[static_cast<size_t>(i)] = -1;
-      }
-    }
-  } else {  // one parent changed at a time, until that does not help
-    for (bool better = true; better;) {
-      better = false;
-      for (int i = 0; i < n; ++i) {
-        for (int p = 0; p < n; ++p) {
-          if (p == i || !edge(i, p).possible) continue;
-          std::vector<int> parents = best.parents;
-          parents[static_cast<size_t>(i)] = p;
-          better |= try_parents(parents);
-        }
-      }
-    }
-  }
-  best.elements = least.first;
-  best.messages = least.second;
+  CopyParents parents;
+  const Cost least = least_copies<Cost>(static_cast<int>(needed.size()), cost, kInfinite, parents);
+  best.parents.assign(parents.begin(), parents.end());
+  best.elements = static_cast<int64_t>(least >> kMessageBits);
+  best.messages = static_cast<int64_t>(least & ((1 << kMessageBits) - 1));
   return best;
 }
 

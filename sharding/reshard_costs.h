@@ -33,6 +33,22 @@ class ReshardCosts {
     bool possible = true;
   };
   Entry get(int shape, LayoutId from, LayoutId to);
+
+  // The same as a share of the tensor's elements, which holds for all shapes that `shares` names: on large meshes, where blocks are taken
+  // as even, for all; on small ones for those that all layouts cut evenly, if the share is not by_class. A by_class share has to be asked
+  // for once more, with the class of the shape; else the class is 0.
+  struct Share {
+    int64_t share = 0;      // in 2^-kShareBits
+    int32_t messages = 0;
+    bool possible = true;
+    bool by_class = false;
+  };
+  static constexpr int kShareBits = 24;
+  Share share(int shape_class, LayoutId from, LayoutId to);
+  bool shares(int shape) const;
+  int shape_class(int shape) const;                    // 0: no share is known by class
+  int64_t elements(int shape) const;
+  int64_t held_share(LayoutId layout) const;           // of a block
   // The steps, planned anew; requires that it is possible.
   std::vector<ReshardStep> steps(int shape, LayoutId from, LayoutId to);
   int64_t block_elements(int shape, LayoutId layout);  // of the largest block
@@ -50,7 +66,7 @@ class ReshardCosts {
     int64_t messages = 0;
     bool possible = true;
   };
-  const Copies& copies(int shape, LayoutId made, std::span<const LayoutId> needed);  // distinct, none equal to made
+  Copies copies(int shape, LayoutId made, std::span<const LayoutId> needed);  // distinct, none equal to made
 
  private:
   struct State;
