@@ -1,7 +1,7 @@
 // One training step of a model on this machine against the machine's own bounds, with the time by op:
 //
 //   step_bench [--model gpt-124m] [--batch 4] [--seq 64] [--threads 2] [--steps 8] [--plan replicated] [--mesh "data=2"]
-//              [--clock wall|cpu] [--by op|shape|place] [--json FILE]
+//              [--dtype f32|bf16] [--clock wall|cpu] [--by op|shape|place] [--json FILE]
 //   mpirun -n 2 step_bench --threads 1 --plan zero1 --mesh data=2
 //
 // GEMM peak is the best of five products of 2048 x 2048 x 2048 by our own kernel, stream bandwidth that of a plain copy of
@@ -115,7 +115,7 @@ double flops_of(const Flat& flat, const FlatStep& step) {
 }
 
 struct Options {
-  std::string model = "gpt-124m", plan = "replicated", mesh, json, by = "op", clock = "wall";
+  std::string model = "gpt-124m", plan = "replicated", mesh, json, dtype = "f32", by = "op", clock = "wall";
   int64_t batch = 4, seq = 64, steps = 8;
   int threads = 2;
 };
@@ -137,6 +137,7 @@ int bench(const Options& o, int rank, int ranks) {
   trace_train_step(trace, model, o.batch, o.seq, {});
   CompileOptions options;
   options.threads = o.threads;
+  if (o.dtype == "bf16") options.mixed.emplace();
   const Mesh mesh = Mesh::parse(o.mesh.empty() ? "data=1" : o.mesh);
   const Compiled step = compile(trace.program(), plan, mesh, options);
   const std::unique_ptr<Communicator> comm = mpi_communicator(nullptr);
@@ -215,7 +216,7 @@ int bench(const Options& o, int rank, int ranks) {
   getrusage(RUSAGE_SELF, &usage);
   if (rank != 0) return 0;
   const nlohmann::ordered_json row = {
-      {"model", o.model}, {"batch", o.batch}, {"seq", o.seq}, {"plan", o.plan}, {"ranks", ranks}, {"threads", o.threads}, {"clock", o.clock},
+      {"model", o.model}, {"batch", o.batch}, {"seq", o.seq}, {"plan", o.plan}, {"ranks", ranks}, {"dtype", o.dtype}, {"threads", o.threads}, {"clock", o.clock},
       {"step_s", seconds}, {"min_s", *std::min_element(times.begin(), times.end())}, {"tokens_s", tokens / seconds},
       {"model_gflops", flops / seconds / 1e9}, {"gemm_gflops", gemm / 1e9}, {"ratio", flops / seconds / gemm},
       {"stream_gb_s", stream / 1e9}, {"bound_s", bound}, {"of_bound", bound / seconds}, {"ready_s", ready},
@@ -247,7 +248,7 @@ int main(int argc, char** argv) {
   Options o;
   int status = 0;
   const std::map<std::string_view, std::string*> texts = {
-      {"--model", &o.model}, {"--plan", &o.plan}, {"--mesh", &o.mesh}, {"--json", &o.json}, {"--by", &o.by}, {"--clock", &o.clock}};
+      {"--model", &o.model}, {"--plan", &o.plan}, {"--mesh", &o.mesh}, {"--json", &o.json}, {"--dtype", &o.dtype}, {"--by", &o.by}, {"--clock", &o.clock}};
   const std::map<std::string_view, int64_t*> numbers = {{"--batch", &o.batch}, {"--seq", &o.seq}, {"--steps", &o.steps}};
   for (int i = 1; i < argc && status == 0; i += 2) {
     const std::string_view flag = argv[i];

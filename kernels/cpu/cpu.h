@@ -1,4 +1,4 @@
-// The tuned CPU kernels: f32, threads, vector code chosen at run time. Same meaning as reference/reference.h; an empty
+// The tuned CPU kernels: f32, and bf16 computed in f32; threads, vector code chosen at run time. Same meaning as reference/reference.h; an empty
 // `run` says that the kernel does not take these dtypes or shapes, and the reference serves. Sums are in f32 but in
 // another order than the reference's; for one spec they are the same on every run.
 #pragma once

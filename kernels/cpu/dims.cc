@@ -2,6 +2,7 @@
 // little that memory decides: plain loops.
 #include <cstring>
 
+#include "meshard/kernels/cpu/convert.h"
 #include "meshard/kernels/cpu/copy.h"
 #include "meshard/kernels/cpu/cpu.h"
 #include "meshard/kernels/reference/reference.h"
@@ -68,9 +69,26 @@ Prepared embedding(const KernelSpec& spec) {
   });
 }
 
+namespace {
+
+// y += x, from f32 or from bf16 by pieces.
+void add_row(const float* x, float* y, int64_t n) {
+  for (int64_t j = 0; j < n; ++j) y[j] += x[j];
+}
+void add_row(const bfloat16* x, float* y, int64_t n) {
+  constexpr int64_t kPiece = 512;
+  float piece[kPiece];
+  const auto widen = conversions().widen;
+  for (int64_t at = 0; at < n; at += kPiece) {
+    const int64_t count = std::min(kPiece, n - at);
+    widen(x + at, piece, count);
+    add_row(piece, y + at, count);
+  }
+}
+
 // Each thread has rows of the table to itself and adds the ids that fall there, in order.
-Prepared embedding_vjp(const KernelSpec& spec) {
-  if (spec.operands[1].type.dtype != Dtype::f32) return {};
+template <class T>
+Prepared add_rows(const KernelSpec& spec) {
   const int64_t ids = spec.operands[0].type.shape.elements(), d = spec.results[0].type.shape[1];
   const int64_t first = spec.factor("v").begin, size = spec.factor("v").size;
   return {0, [=, threads = spec.threads](const KernelCall& call) {
@@ -81,11 +99,17 @@ Prepared embedding_vjp(const KernelSpec& spec) {
                              for (int64_t i = 0; i < ids; ++i) {
                                const int64_t row = in<int32_t>(call, 0)[i] - first;
                                if (row < begin || row >= end) continue;
-                               const float* dy = in<float>(call, 1) + i * d;
-                               for (int64_t j = 0; j < d; ++j) table[row * d + j] += dy[j];
+                               add_row(in<T>(call, 1) + i * d, table + row * d, d);
                              }
                            });
           }};
+}
+
+}  // namespace
+
+Prepared embedding_vjp(const KernelSpec& spec) {
+  if (spec.results[0].type.dtype != Dtype::f32) return {};
+  return spec.operands[1].type.dtype == Dtype::bf16 ? add_rows<bfloat16>(spec) : add_rows<float>(spec);
 }
 
 Prepared pick(const KernelSpec& spec) { return reference::pick(spec); }

@@ -104,34 +104,37 @@ struct LogAdd {
   V operator()(V m, V s) const { return hn::Add(m, log(s)); }
 };
 
-template <class F>
-void one(const float* x, float* y, int64_t n, float c) {
+template <class F, class T>
+void one(const T* x, T* y, int64_t n, float c) {
   map(x, y, n, F{c});
 }
 
-template <class F>
-void two(const float* a, bool repeat_a, const float* b, bool repeat_b, float* y, int64_t n) {
+template <class F, class T>
+void two(const T* a, bool repeat_a, const T* b, bool repeat_b, T* y, int64_t n) {
   const F f;
   if (repeat_a && repeat_b) {
-    const V va = set(*a), vb = set(*b);
+    const V va = set(static_cast<float>(*a)), vb = set(static_cast<float>(*b));
     map(y, y, n, [&](V) HWY_ATTR { return f(va, vb); });
   } else if (repeat_a) {
-    const V va = set(*a);
+    const V va = set(static_cast<float>(*a));
     map(b, y, n, [&](V vb) HWY_ATTR { return f(va, vb); });
   } else if (repeat_b) {
-    const V vb = set(*b);
+    const V vb = set(static_cast<float>(*b));
     map(a, y, n, [&](V va) HWY_ATTR { return f(va, vb); });
   } else {
     map(a, b, y, n, f);
   }
 }
 
-Elementwise elementwise() {
-  return {one<Neg>,  one<Exp>,     one<Log>,        one<Sqrt>,  one<Rsqrt>,  one<Square>,
-          one<Tanh>, one<Sigmoid>, one<Reciprocal>, one<Scale>, one<Offset>, one<Gelu>,
-          one<Silu>, two<GeluVjp>, two<SiluVjp>,    two<Add>,   two<Sub>,    two<Mul>,
-          two<Div>,  two<Maximum>, two<Minimum>,    two<LogAdd>};
+template <class T>
+Elementwise<T> elementwise() {
+  return {one<Neg, T>,  one<Exp, T>,     one<Log, T>,        one<Sqrt, T>,  one<Rsqrt, T>,  one<Square, T>,
+          one<Tanh, T>, one<Sigmoid, T>, one<Reciprocal, T>, one<Scale, T>, one<Offset, T>, one<Gelu, T>,
+          one<Silu, T>, two<GeluVjp, T>, two<SiluVjp, T>,    two<Add, T>,   two<Sub, T>,    two<Mul, T>,
+          two<Div, T>,  two<Maximum, T>, two<Minimum, T>,    two<LogAdd, T>};
 }
+Elementwise<float> elementwise_f32() { return elementwise<float>(); }
+Elementwise<bfloat16> elementwise_bf16() { return elementwise<bfloat16>(); }
 
 }  // namespace meshard::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -142,21 +145,21 @@ HWY_AFTER_NAMESPACE();
 namespace meshard::cpu {
 namespace {
 
-HWY_EXPORT(elementwise);
-Elementwise table() { return HWY_DYNAMIC_DISPATCH(elementwise)(); }
+HWY_EXPORT(elementwise_f32);
+HWY_EXPORT(elementwise_bf16);
 
-Prepared one(const KernelSpec& spec, UnaryFn f, double c = 0) {
-  if (!all_f32(spec)) return {};
+template <class T>
+Prepared one_of(const KernelSpec& spec, UnaryFn<T> f, double c) {
   const int64_t n = spec.results[0].type.shape.elements();
   return {0, [=, threads = spec.threads](const KernelCall& call) {
             parallel_parts(threads, n, kGrain, [&](int64_t, int64_t begin, int64_t end) {
-              f(in<float>(call, 0) + begin, out<float>(call) + begin, end - begin, static_cast<float>(c));
+              f(in<T>(call, 0) + begin, out<T>(call) + begin, end - begin, static_cast<float>(c));
             });
           }};
 }
 
-Prepared two(const KernelSpec& spec, BinaryFn f) {
-  if (!all_f32(spec)) return {};
+template <class T>
+Prepared two_of(const KernelSpec& spec, BinaryFn<T> f) {
   const Nest<3> nest(spec, factors_of(spec.results[0]), {&spec.operands[0], &spec.operands[1], &spec.results[0]});
   const std::vector<Loop<3>> loops = nest.loops();
   const Offsets<3> step = loops.empty() ? Offsets<3>{0, 0, 1} : loops.back().step;
@@ -164,37 +167,54 @@ Prepared two(const KernelSpec& spec, BinaryFn f) {
   return {0, [=, n = nest.points(), threads = spec.threads](const KernelCall& call) {
             parallel_parts(threads, n, kGrain, [&](int64_t, int64_t begin, int64_t end) {
               pieces<3>(loops, begin, end, [&](const Offsets<3>& at, int64_t count) {
-                f(in<float>(call, 0) + at[0], step[0] == 0, in<float>(call, 1) + at[1], step[1] == 0,
-                  out<float>(call) + at[2], count);
+                f(in<T>(call, 0) + at[0], step[0] == 0, in<T>(call, 1) + at[1], step[1] == 0, out<T>(call) + at[2],
+                  count);
               });
             });
           }};
 }
 
+// pick(table) gives the function of the table for the spec's type.
+template <class Pick>
+Prepared one(const KernelSpec& spec, const Pick& pick, double c = 0) {
+  if (all_of_type(spec, Dtype::bf16)) return one_of<bfloat16>(spec, pick(HWY_DYNAMIC_DISPATCH(elementwise_bf16)()), c);
+  return all_f32(spec) ? one_of<float>(spec, pick(HWY_DYNAMIC_DISPATCH(elementwise_f32)()), c) : Prepared();
+}
+
+template <class Pick>
+Prepared two(const KernelSpec& spec, const Pick& pick) {
+  if (all_of_type(spec, Dtype::bf16)) return two_of<bfloat16>(spec, pick(HWY_DYNAMIC_DISPATCH(elementwise_bf16)()));
+  return all_f32(spec) ? two_of<float>(spec, pick(HWY_DYNAMIC_DISPATCH(elementwise_f32)())) : Prepared();
+}
+
 }  // namespace
 
-Prepared neg(const KernelSpec& spec) { return one(spec, table().neg); }
-Prepared exp(const KernelSpec& spec) { return one(spec, table().exp); }
-Prepared log(const KernelSpec& spec) { return one(spec, table().log); }
-Prepared sqrt(const KernelSpec& spec) { return one(spec, table().sqrt); }
-Prepared rsqrt(const KernelSpec& spec) { return one(spec, table().rsqrt); }
-Prepared square(const KernelSpec& spec) { return one(spec, table().square); }
-Prepared tanh(const KernelSpec& spec) { return one(spec, table().tanh); }
-Prepared sigmoid(const KernelSpec& spec) { return one(spec, table().sigmoid); }
-Prepared reciprocal(const KernelSpec& spec) { return one(spec, table().reciprocal); }
-Prepared scale(const KernelSpec& spec) { return one(spec, table().scale, spec.attributes->number("factor", 1)); }
-Prepared offset(const KernelSpec& spec) { return one(spec, table().offset, spec.attributes->number("amount", 0)); }
-Prepared gelu(const KernelSpec& spec) { return one(spec, table().gelu); }
-Prepared silu(const KernelSpec& spec) { return one(spec, table().silu); }
-Prepared gelu_vjp(const KernelSpec& spec) { return two(spec, table().gelu_vjp); }
-Prepared silu_vjp(const KernelSpec& spec) { return two(spec, table().silu_vjp); }
-Prepared add(const KernelSpec& spec) { return two(spec, table().add); }
-Prepared sub(const KernelSpec& spec) { return two(spec, table().sub); }
-Prepared mul(const KernelSpec& spec) { return two(spec, table().mul); }
-Prepared div(const KernelSpec& spec) { return two(spec, table().div); }
-Prepared maximum(const KernelSpec& spec) { return two(spec, table().maximum); }
-Prepared minimum(const KernelSpec& spec) { return two(spec, table().minimum); }
-Prepared log_add(const KernelSpec& spec) { return two(spec, table().log_add); }
+Prepared neg(const KernelSpec& spec) { return one(spec, [](const auto& f) { return f.neg; }); }
+Prepared exp(const KernelSpec& spec) { return one(spec, [](const auto& f) { return f.exp; }); }
+Prepared log(const KernelSpec& spec) { return one(spec, [](const auto& f) { return f.log; }); }
+Prepared sqrt(const KernelSpec& spec) { return one(spec, [](const auto& f) { return f.sqrt; }); }
+Prepared rsqrt(const KernelSpec& spec) { return one(spec, [](const auto& f) { return f.rsqrt; }); }
+Prepared square(const KernelSpec& spec) { return one(spec, [](const auto& f) { return f.square; }); }
+Prepared tanh(const KernelSpec& spec) { return one(spec, [](const auto& f) { return f.tanh; }); }
+Prepared sigmoid(const KernelSpec& spec) { return one(spec, [](const auto& f) { return f.sigmoid; }); }
+Prepared reciprocal(const KernelSpec& spec) { return one(spec, [](const auto& f) { return f.reciprocal; }); }
+Prepared gelu(const KernelSpec& spec) { return one(spec, [](const auto& f) { return f.gelu; }); }
+Prepared silu(const KernelSpec& spec) { return one(spec, [](const auto& f) { return f.silu; }); }
+Prepared scale(const KernelSpec& spec) {
+  return one(spec, [](const auto& f) { return f.scale; }, spec.attributes->number("factor", 1));
+}
+Prepared offset(const KernelSpec& spec) {
+  return one(spec, [](const auto& f) { return f.offset; }, spec.attributes->number("amount", 0));
+}
+Prepared gelu_vjp(const KernelSpec& spec) { return two(spec, [](const auto& f) { return f.gelu_vjp; }); }
+Prepared silu_vjp(const KernelSpec& spec) { return two(spec, [](const auto& f) { return f.silu_vjp; }); }
+Prepared add(const KernelSpec& spec) { return two(spec, [](const auto& f) { return f.add; }); }
+Prepared sub(const KernelSpec& spec) { return two(spec, [](const auto& f) { return f.sub; }); }
+Prepared mul(const KernelSpec& spec) { return two(spec, [](const auto& f) { return f.mul; }); }
+Prepared div(const KernelSpec& spec) { return two(spec, [](const auto& f) { return f.div; }); }
+Prepared maximum(const KernelSpec& spec) { return two(spec, [](const auto& f) { return f.maximum; }); }
+Prepared minimum(const KernelSpec& spec) { return two(spec, [](const auto& f) { return f.minimum; }); }
+Prepared log_add(const KernelSpec& spec) { return two(spec, [](const auto& f) { return f.log_add; }); }
 
 }  // namespace meshard::cpu
 #endif

@@ -9,10 +9,18 @@ namespace meshard::cpu {
 
 constexpr int64_t kGrain = 8192;  // elements below which a further thread does not pay
 
-inline bool all_f32(const KernelSpec& spec) {
-  const auto f32 = [](const KernelOperand& block) { return block.type.dtype == Dtype::f32; };
-  return std::all_of(spec.operands.begin(), spec.operands.end(), f32) &&
-         std::all_of(spec.results.begin(), spec.results.end(), f32);
+inline bool all_of_type(const KernelSpec& spec, Dtype dtype) {
+  const auto is = [&](const KernelOperand& block) { return block.type.dtype == dtype; };
+  return std::all_of(spec.operands.begin(), spec.operands.end(), is) &&
+         std::all_of(spec.results.begin(), spec.results.end(), is);
+}
+inline bool all_f32(const KernelSpec& spec) { return all_of_type(spec, Dtype::f32); }
+
+// The dtypes of the operands, then of the results: "bf16 f32 -> bf16" as a list.
+inline bool has_types(const KernelSpec& spec, std::initializer_list<Dtype> operands, std::initializer_list<Dtype> results) {
+  const auto same = [](const KernelOperand& block, Dtype dtype) { return block.type.dtype == dtype; };
+  return std::equal(spec.operands.begin(), spec.operands.end(), operands.begin(), operands.end(), same) &&
+         std::equal(spec.results.begin(), spec.results.end(), results.begin(), results.end(), same);
 }
 
 // run(offsets, count): pieces of the innermost loop that make up the points [begin, end).

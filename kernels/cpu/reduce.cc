@@ -24,19 +24,22 @@ struct PlusSquare {
   V operator()(V s, V x) const { return hn::MulAdd(x, x, s); }
 };
 
-float sum_row(const float* x, int64_t n, float) {
+template <class T>
+float sum_row(const T* x, int64_t n, float) {
   return sum_of(x, n, 0, [](V v) HWY_ATTR { return v; });
 }
-float squares_row(const float* x, int64_t n, float) {
+template <class T>
+float squares_row(const T* x, int64_t n, float) {
   return sum_of(x, n, 0, [](V v) HWY_ATTR { return hn::Mul(v, v); });
 }
-float exp_row(const float* x, int64_t n, float m) {
+template <class T>
+float exp_row(const T* x, int64_t n, float m) {
   const V top = set(m);
   return sum_of(x, n, -std::numeric_limits<float>::infinity(), [=](V v) HWY_ATTR { return exp(hn::Sub(v, top)); });
 }
 
-template <class F>
-float extreme_row(const float* x, int64_t n, float neutral) {
+template <class F, class T>
+float extreme_row(const T* x, int64_t n, float neutral) {
   HWY_ALIGN float lane[kMaxLanes];
   const F f;
   hn::Store(fold(x, n, set(neutral), neutral, f, f), D(), lane);
@@ -44,28 +47,30 @@ float extreme_row(const float* x, int64_t n, float neutral) {
   for (int64_t i = 0; i < lanes(); ++i) best = f(best, set(lane[i]));
   return hn::GetLane(best);
 }
-float max_row(const float* x, int64_t n, float) {
+template <class T>
+float max_row(const T* x, int64_t n, float) {
   return extreme_row<Larger>(x, n, -std::numeric_limits<float>::infinity());
 }
-float min_row(const float* x, int64_t n, float) {
+template <class T>
+float min_row(const T* x, int64_t n, float) {
   return extreme_row<Smaller>(x, n, std::numeric_limits<float>::infinity());
 }
 
 // y[j] = factor times f folded over rows of x, where[row] + j.
-template <class F>
-void columns(const float* x, const FoldRows& where, int64_t cols, float neutral, float factor, float* y) {
+template <class F, class T>
+void columns(const T* x, const FoldRows& where, int64_t cols, float neutral, float factor, float* y) {
   const F f;
   const int64_t step = lanes();
   int64_t j = 0;
   for (; j + 4 * step <= cols; j += 4 * step) {
     V s0 = set(neutral), s1 = s0, s2 = s0, s3 = s0;
     for (int64_t o = 0; o < where.outer; ++o) {
-      const float* row = x + o * where.outer_stride + j;
+      const T* row = x + o * where.outer_stride + j;
       for (int64_t r = 0; r < where.rows; ++r, row += where.stride) {
-        s0 = f(s0, hn::LoadU(D(), row));
-        s1 = f(s1, hn::LoadU(D(), row + step));
-        s2 = f(s2, hn::LoadU(D(), row + 2 * step));
-        s3 = f(s3, hn::LoadU(D(), row + 3 * step));
+        s0 = f(s0, load(row));
+        s1 = f(s1, load(row + step));
+        s2 = f(s2, load(row + 2 * step));
+        s3 = f(s3, load(row + 3 * step));
       }
     }
     hn::StoreU(hn::Mul(s0, set(factor)), D(), y + j);
@@ -85,14 +90,17 @@ void columns(const float* x, const FoldRows& where, int64_t cols, float neutral,
   }
 }
 
-Reductions reductions() {
+template <class T>
+Reductions<T> reductions() {
   const float inf = std::numeric_limits<float>::infinity();
-  return {{sum_row, columns<Plus>, 0},
-          {squares_row, columns<PlusSquare>, 0},
-          {exp_row, nullptr, 0},
-          {max_row, columns<Larger>, -inf},
-          {min_row, columns<Smaller>, inf}};
+  return {{sum_row<T>, columns<Plus, T>, 0},
+          {squares_row<T>, columns<PlusSquare, T>, 0},
+          {exp_row<T>, nullptr, 0},
+          {max_row<T>, columns<Larger, T>, -inf},
+          {min_row<T>, columns<Smaller, T>, inf}};
 }
+Reductions<float> reductions_f32() { return reductions<float>(); }
+Reductions<bfloat16> reductions_bf16() { return reductions<bfloat16>(); }
 
 }  // namespace meshard::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -103,24 +111,27 @@ HWY_AFTER_NAMESPACE();
 namespace meshard::cpu {
 namespace {
 
-HWY_EXPORT(reductions);
-Reductions table() { return HWY_DYNAMIC_DISPATCH(reductions)(); }
+HWY_EXPORT(reductions_f32);
+HWY_EXPORT(reductions_bf16);
 
 constexpr int64_t kBlock = 8192;  // elements summed in f32; sums of blocks are added in f64
 
-double join(const FoldFns& op, double a, double b) {
+template <class T>
+double join(const FoldFns<T>& op, double a, double b) {
   if (op.neutral == 0) return a + b;
   return (op.neutral < 0 ? b > a : b < a) || b != b ? b : a;
 }
 
-double reduce_row(const FoldFns& op, const float* x, int64_t n, float m) {
+template <class T>
+double reduce_row(const FoldFns<T>& op, const T* x, int64_t n, float m) {
   double total = op.neutral;
   for (int64_t i = 0; i < n; i += kBlock) total = join(op, total, op.row(x + i, std::min(kBlock, n - i), m));
   return total;
 }
 
 // All of x to one number: partial results of the blocks, in `partial`, are joined in order whatever the threads.
-double reduce_all(const FoldFns& op, const float* x, int64_t n, float m, double* partial, int threads) {
+template <class T>
+double reduce_all(const FoldFns<T>& op, const T* x, int64_t n, float m, double* partial, int threads) {
   const int64_t blocks = (n + kBlock - 1) / kBlock;
   parallel_parts(threads, blocks, 2, [&](int64_t, int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) partial[b] = op.row(x + b * kBlock, std::min(kBlock, n - b * kBlock), m);
@@ -131,7 +142,8 @@ double reduce_all(const FoldFns& op, const float* x, int64_t n, float m, double*
 }
 
 // Kept and folded loops that alternate, the innermost kept: [b, h, t, e] -> [h, e].
-Prepared reduce_columns(const FoldFns& op, const std::vector<Loop<2>>& kept, const std::vector<Loop<2>>& folded,
+template <class T>
+Prepared reduce_columns(const FoldFns<T>& op, const std::vector<Loop<2>>& kept, const std::vector<Loop<2>>& folded,
                         double factor, int threads) {
   if (op.columns == nullptr || kept.empty() || kept.back().step != Offsets<2>{1, 1}) return {};
   if (kept.size() > 2 || folded.empty() || folded.size() > 2) return {};
@@ -146,15 +158,15 @@ Prepared reduce_columns(const FoldFns& op, const std::vector<Loop<2>>& kept, con
             parallel_parts(threads, outer.size, kGrain / std::max<int64_t>(n * columns, 1) + 1,
                            [&](int64_t, int64_t begin, int64_t end) {
                              for (int64_t i = begin; i < end; ++i) {
-                               op.columns(in<float>(call, 0) + i * outer.step[0], where, columns, op.neutral,
+                               op.columns(in<T>(call, 0) + i * outer.step[0], where, columns, op.neutral,
                                           static_cast<float>(factor), out<float>(call) + i * outer.step[1]);
                              }
                            });
           }};
 }
 
-Prepared reduce(const KernelSpec& spec, const FoldFns& op, double factor = 1) {
-  if (!all_f32(spec)) return {};
+template <class T>
+Prepared reduce_of(const KernelSpec& spec, const FoldFns<T>& op, double factor) {
   const bool shifted = spec.operands.size() == 2;  // sum_exp: its m has the result's shape
   if (shifted && spec.operands[1].dims != spec.results[0].dims) return {};
   const std::array<const KernelOperand*, 2> blocks = {&spec.operands[0], &spec.results[0]};
@@ -173,7 +185,7 @@ Prepared reduce(const KernelSpec& spec, const FoldFns& op, double factor = 1) {
     return {workspace, [=](const KernelCall& call) {
               const float m = shifted ? in<float>(call, 1)[0] : 0;
               const double total =
-                  reduce_all(op, in<float>(call, 0), n, m, static_cast<double*>(call.workspace), threads);
+                  reduce_all(op, in<T>(call, 0), n, m, static_cast<double*>(call.workspace), threads);
               out<float>(call)[0] = static_cast<float>(total * factor);
             }};
   }
@@ -183,7 +195,7 @@ Prepared reduce(const KernelSpec& spec, const FoldFns& op, double factor = 1) {
           parallel_parts(threads, rows, kGrain / std::max<int64_t>(n, 1) + 1, [&](int64_t, int64_t begin, int64_t end) {
             for (int64_t r = begin; r < end; ++r) {
               const float m = shifted ? in<float>(call, 1)[r] : 0;
-              out<float>(call)[r] = static_cast<float>(reduce_row(op, in<float>(call, 0) + r * n, n, m) * factor);
+              out<float>(call)[r] = static_cast<float>(reduce_row(op, in<T>(call, 0) + r * n, n, m) * factor);
             }
           });
         }};
@@ -192,7 +204,7 @@ Prepared reduce(const KernelSpec& spec, const FoldFns& op, double factor = 1) {
     return {0, [=](const KernelCall& call) {
               parallel_parts(threads, rows, kGrain / std::max<int64_t>(n, 1) + 64,
                              [&](int64_t, int64_t begin, int64_t end) {
-                               op.columns(in<float>(call, 0) + begin, {1, 0, n, rows}, end - begin, op.neutral,
+                               op.columns(in<T>(call, 0) + begin, {1, 0, n, rows}, end - begin, op.neutral,
                                           static_cast<float>(factor), out<float>(call) + begin);
                              });
             }};
@@ -200,19 +212,29 @@ Prepared reduce(const KernelSpec& spec, const FoldFns& op, double factor = 1) {
   return {};
 }
 
+// pick(table) gives the reduction of the table for the spec's type.
+template <class Pick>
+Prepared reduce(const KernelSpec& spec, const Pick& pick, double factor = 1) {
+  if (all_f32(spec)) return reduce_of<float>(spec, pick(HWY_DYNAMIC_DISPATCH(reductions_f32)()), factor);
+  KernelSpec rest = spec;
+  rest.operands.erase(rest.operands.begin());
+  if (spec.operands[0].type.dtype != Dtype::bf16 || !all_f32(rest)) return {};
+  return reduce_of<bfloat16>(spec, pick(HWY_DYNAMIC_DISPATCH(reductions_bf16)()), factor);
+}
+
 }  // namespace
 
-Prepared sum(const KernelSpec& spec) { return reduce(spec, table().sum); }
-Prepared sum_squares(const KernelSpec& spec) { return reduce(spec, table().sum_squares); }
-Prepared sum_exp(const KernelSpec& spec) { return reduce(spec, table().sum_exp); }
-Prepared max(const KernelSpec& spec) { return reduce(spec, table().max); }
-Prepared min(const KernelSpec& spec) { return reduce(spec, table().min); }
+Prepared sum(const KernelSpec& spec) { return reduce(spec, [](const auto& f) { return f.sum; }); }
+Prepared sum_squares(const KernelSpec& spec) { return reduce(spec, [](const auto& f) { return f.sum_squares; }); }
+Prepared sum_exp(const KernelSpec& spec) { return reduce(spec, [](const auto& f) { return f.sum_exp; }); }
+Prepared max(const KernelSpec& spec) { return reduce(spec, [](const auto& f) { return f.max; }); }
+Prepared min(const KernelSpec& spec) { return reduce(spec, [](const auto& f) { return f.min; }); }
 
 Prepared mean(const KernelSpec& spec) {
   double count = 1;
   for (int f : reduced_factors(spec, spec.results[0]))
     count *= static_cast<double>(spec.factors[static_cast<size_t>(f)].global);
-  return reduce(spec, table().sum, 1 / count);
+  return reduce(spec, [](const auto& f) { return f.sum; }, 1 / count);
 }
 
 }  // namespace meshard::cpu

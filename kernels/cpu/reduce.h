@@ -10,15 +10,18 @@ struct FoldRows {
   int64_t outer = 1, outer_stride = 0, rows = 0, stride = 0;
 };
 
+// Of f32 or bf16 to f32.
+template <class T>
 struct FoldFns {
-  float (*row)(const float* x, int64_t n, float m) = nullptr;  // m: what exponentials take off
-  void (*columns)(const float* x, const FoldRows& where, int64_t cols, float neutral, float factor,
+  float (*row)(const T* x, int64_t n, float m) = nullptr;  // m: what exponentials take off
+  void (*columns)(const T* x, const FoldRows& where, int64_t cols, float neutral, float factor,
                   float* y) = nullptr;
   float neutral = 0;
 };
 
+template <class T>
 struct Reductions {
-  FoldFns sum, sum_squares, sum_exp, max, min;
+  FoldFns<T> sum, sum_squares, sum_exp, max, min;
 };
 
 }  // namespace meshard::cpu

@@ -15,7 +15,8 @@ namespace meshard::cpu::HWY_NAMESPACE {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-void softmax(const float* x, int64_t n, int64_t d, float* y) {
+template <class T>
+void softmax(const T* x, int64_t n, int64_t d, float* y) {
   for (int64_t r = 0; r < n; ++r, x += d, y += d) {
     const V top = set(max_of(x, d));
     map(x, y, d, [&](V v) HWY_ATTR { return exp(hn::Sub(v, top)); });
@@ -24,15 +25,17 @@ void softmax(const float* x, int64_t n, int64_t d, float* y) {
   }
 }
 
-void softmax_vjp(const float* y, const float* dy, int64_t n, int64_t d, float* dx) {
+template <class T>
+void softmax_vjp(const T* y, const T* dy, int64_t n, int64_t d, T* dx) {
   for (int64_t r = 0; r < n; ++r, y += d, dy += d, dx += d) {
     const V dot = set(sum_of(y, dy, d, [](V a, V b) HWY_ATTR { return hn::Mul(a, b); }));
     map(y, dy, dx, d, [&](V a, V b) HWY_ATTR { return hn::Mul(a, hn::Sub(b, dot)); });
   }
 }
 
-void norm(const float* x, const float* weight, const float* bias, float eps, int64_t n, int64_t d, float* y,
-          float* mean, float* rstd) {
+template <class T>
+void norm(const T* x, const float* weight, const float* bias, float eps, int64_t n, int64_t d, T* y, float* mean,
+          float* rstd) {
   const float part = 1 / static_cast<float>(d);
   for (int64_t r = 0; r < n; ++r, x += d, y += d) {
     const float centre = mean == nullptr ? 0 : part * sum_of(x, d, 0, [](V v) HWY_ATTR { return v; });
@@ -54,28 +57,30 @@ void norm(const float* x, const float* weight, const float* bias, float eps, int
   }
 }
 
-void norm_vjp(const float* x, const float* weight, const float* mean, const float* rstd, const float* dy, int64_t n,
-              int64_t d, float* dx, float* dweight, float* dbias) {
+template <class T>
+void norm_vjp(const T* x, const float* weight, const float* mean, const float* rstd, const T* dy, int64_t n, int64_t d,
+              T* dx, float* dweight, float* dbias, float* row) {
   const float part = 1 / static_cast<float>(d);
   for (int64_t r = 0; r < n; ++r, x += d, dy += d, dx += d) {
     const V middle = set(mean == nullptr ? 0 : mean[r]), scale = set(rstd[r]);
     const auto normal = [&](V v) HWY_ATTR { return hn::Mul(hn::Sub(v, middle), scale); };
     map(x, dy, dweight, dweight, d, [&](V v, V g, V sum) HWY_ATTR { return hn::MulAdd(g, normal(v), sum); });
     float dot = 0, sum = 0;
-    // dx holds dy weight until its row's sums are known.
-    map(dy, weight, dx, d, [](V g, V w) HWY_ATTR { return hn::Mul(g, w); });
-    dot = part * sum_of(x, dx, d, [&](V v, V g) HWY_ATTR { return hn::Mul(g, normal(v)); });
+    // dy weight until the row's sums are known.
+    map(dy, weight, row, d, [](V g, V w) HWY_ATTR { return hn::Mul(g, w); });
+    dot = part * sum_of(x, row, d, [&](V v, V g) HWY_ATTR { return hn::Mul(g, normal(v)); });
     if (mean != nullptr) {
       map(dy, dbias, dbias, d, [](V g, V s) HWY_ATTR { return hn::Add(g, s); });
-      sum = part * sum_of(dx, d, 0, [](V g) HWY_ATTR { return g; });
+      sum = part * sum_of(row, d, 0, [](V g) HWY_ATTR { return g; });
     }
     const V along = set(dot), common = set(sum);
-    map(x, dx, dx, d,
+    map(x, row, dx, d,
         [&](V v, V g) HWY_ATTR { return hn::Mul(scale, hn::Sub(hn::Sub(g, common), hn::Mul(normal(v), along))); });
   }
 }
 
-void cross_entropy(const float* x, const int32_t* targets, int64_t begin, int64_t n, int64_t d, float* nll,
+template <class T>
+void cross_entropy(const T* x, const int32_t* targets, int64_t begin, int64_t n, int64_t d, float* nll,
                    float* lse) {
   for (int64_t r = 0; r < n; ++r, x += d) {
     const float top = max_of(x, d);
@@ -83,28 +88,39 @@ void cross_entropy(const float* x, const int32_t* targets, int64_t begin, int64_
     const float sum = sum_of(x, d, -kInfinity, [&](V v) HWY_ATTR { return exp(hn::Sub(v, vtop)); });
     lse[r] = top + std::log(sum);
     const int64_t target = targets[r] - begin;
-    nll[r] = lse[r] - (target >= 0 && target < d ? x[target] : 0);
+    nll[r] = lse[r] - (target >= 0 && target < d ? static_cast<float>(x[target]) : 0);
   }
 }
 
-void cross_entropy_vjp(const float* x, const int32_t* targets, int64_t begin, const float* lse, const float* dnll,
-                       int64_t n, int64_t d, float* dx) {
+template <class T>
+void cross_entropy_vjp(const T* x, const int32_t* targets, int64_t begin, const float* lse, const float* dnll,
+                       int64_t n, int64_t d, T* dx) {
   for (int64_t r = 0; r < n; ++r, x += d, dx += d) {
     const V total = set(lse[r]), scale = set(dnll[r]);
     const int64_t target = targets[r] - begin;
-    map(x, dx, d, [&](V v) HWY_ATTR { return hn::Mul(scale, exp(hn::Sub(v, total))); });
-    if (target >= 0 && target < d) dx[target] -= dnll[r];
+    const bool here = target >= 0 && target < d;
+    const auto share = [&](V v) HWY_ATTR { return hn::Mul(scale, exp(hn::Sub(v, total))); };
+    // Rounded once, and read before dx takes the place of x.
+    const float hit = here ? hn::GetLane(share(set(static_cast<float>(x[target])))) - dnll[r] : 0;
+    map(x, dx, d, share);
+    if (here) dx[target] = static_cast<T>(hit);
   }
 }
 
-void rotate(const float* x, const float* cosines, const float* sines, int64_t half, float* y) {
+template <class T>
+void rotate(const T* x, const float* cosines, const float* sines, int64_t half, T* y) {
   map(x, x + half, cosines, sines, y, y + half, half, [](V low, V high, V c, V s, V* first, V* second) HWY_ATTR {
     *first = hn::NegMulAdd(high, s, hn::Mul(low, c));
     *second = hn::MulAdd(low, s, hn::Mul(high, c));
   });
 }
 
-RowFns row_functions() { return {softmax, softmax_vjp, norm, norm_vjp, cross_entropy, cross_entropy_vjp, rotate}; }
+template <class T>
+RowFns<T> row_functions() {
+  return {softmax<T>, softmax_vjp<T>, norm<T>, norm_vjp<T>, cross_entropy<T>, cross_entropy_vjp<T>, rotate<T>};
+}
+RowFns<float> rows_f32() { return row_functions<float>(); }
+RowFns<bfloat16> rows_bf16() { return row_functions<bfloat16>(); }
 
 }  // namespace meshard::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -117,114 +133,111 @@ HWY_AFTER_NAMESPACE();
 namespace meshard::cpu {
 namespace {
 
-HWY_EXPORT(row_functions);
-RowFns table() { return HWY_DYNAMIC_DISPATCH(row_functions)(); }
+HWY_EXPORT(rows_f32);
+HWY_EXPORT(rows_bf16);
+
+template <class T>
+RowFns<T> table() {
+  if constexpr (std::is_same_v<T, float>) {
+    return HWY_DYNAMIC_DISPATCH(rows_f32)();
+  } else {
+    return HWY_DYNAMIC_DISPATCH(rows_bf16)();
+  }
+}
+
+constexpr Dtype f32 = Dtype::f32, bf16 = Dtype::bf16, i32 = Dtype::i32;
 
 int64_t row_grain(const Rows& rows) { return kGrain / std::max<int64_t>(rows.size, 1) + 1; }
 
-bool f32_but_targets(const KernelSpec& spec) {
-  for (size_t i = 0; i < spec.operands.size(); ++i) {
-    if (i != 1 && spec.operands[i].type.dtype != Dtype::f32) return false;
-  }
-  return std::all_of(spec.results.begin(), spec.results.end(),
-                     [](const KernelOperand& r) { return r.type.dtype == Dtype::f32; });
-}
-
+template <class T>
 Prepared norm(const KernelSpec& spec, bool centred) {
-  if (!all_f32(spec)) return {};
   const Rows rows = rows_of(spec.operands[0]);
   const auto eps = static_cast<float>(spec.attributes->number("eps", 1e-5));
-  return {0, [=, f = table().norm, threads = spec.threads](const KernelCall& call) {
+  return {0, [=, f = table<T>().norm, threads = spec.threads](const KernelCall& call) {
             parallel_parts(threads, rows.count, row_grain(rows), [&](int64_t, int64_t begin, int64_t end) {
-              f(in<float>(call, 0) + begin * rows.size, in<float>(call, 1), centred ? in<float>(call, 2) : nullptr, eps,
-                end - begin, rows.size, out<float>(call) + begin * rows.size,
-                centred ? out<float>(call, 1) + begin : nullptr, out<float>(call, centred ? 2 : 1) + begin);
+              f(in<T>(call, 0) + begin * rows.size, in<float>(call, 1), centred ? in<float>(call, 2) : nullptr, eps,
+                end - begin, rows.size, out<T>(call) + begin * rows.size, centred ? out<float>(call, 1) + begin : nullptr,
+                out<float>(call, centred ? 2 : 1) + begin);
             });
           }};
 }
 
 // Each part of the rows sums its weight gradients by itself; the parts are then added in order.
+template <class T>
 Prepared norm_vjp(const KernelSpec& spec, bool centred) {
-  if (!all_f32(spec)) return {};
   const Rows rows = rows_of(spec.operands[0]);
   const int64_t d = rows.size, parts = part_count(spec.threads, rows.count, row_grain(rows));
-  return {parts * 2 * d * static_cast<int64_t>(sizeof(float)),
-          [=, f = table().norm_vjp, threads = spec.threads](const KernelCall& call) {
-            auto* sums = static_cast<float*>(call.workspace);  // [parts, 2, d]: of dweight and dbias
-            std::fill_n(sums, parts * 2 * d, 0.0f);
+  return {parts * 3 * d * static_cast<int64_t>(sizeof(float)),
+          [=, f = table<T>().norm_vjp, threads = spec.threads](const KernelCall& call) {
+            auto* sums = static_cast<float*>(call.workspace);  // [parts, 3, d]: of dweight and dbias, and a row
+            std::fill_n(sums, parts * 3 * d, 0.0f);
             parallel_parts(threads, rows.count, row_grain(rows), [&](int64_t part, int64_t begin, int64_t end) {
               const float* mean = centred ? in<float>(call, 2) + begin : nullptr;
-              f(in<float>(call, 0) + begin * d, in<float>(call, 1), mean, in<float>(call, centred ? 3 : 2) + begin,
-                in<float>(call, centred ? 4 : 3) + begin * d, end - begin, d, out<float>(call) + begin * d,
-                sums + part * 2 * d, sums + part * 2 * d + d);
+              float* mine = sums + part * 3 * d;
+              f(in<T>(call, 0) + begin * d, in<float>(call, 1), mean, in<float>(call, centred ? 3 : 2) + begin,
+                in<T>(call, centred ? 4 : 3) + begin * d, end - begin, d, out<T>(call) + begin * d, mine, mine + d,
+                mine + 2 * d);
             });
             for (int64_t which = 0; which < (centred ? 2 : 1); ++which) {
               float* total = out<float>(call, 1 + static_cast<size_t>(which));
               std::copy_n(sums + which * d, d, total);
               for (int64_t p = 1; p < parts; ++p) {
-                for (int64_t i = 0; i < d; ++i) total[i] += sums[(p * 2 + which) * d + i];
+                for (int64_t i = 0; i < d; ++i) total[i] += sums[(p * 3 + which) * d + i];
               }
             }
           }};
 }
 
-}  // namespace
-
-Prepared softmax(const KernelSpec& spec) {
-  if (!all_f32(spec)) return {};
+template <class T>
+Prepared softmax_of(const KernelSpec& spec) {
   const Rows rows = rows_of(spec.operands[0]);
-  return {0, [=, f = table().softmax, threads = spec.threads](const KernelCall& call) {
+  return {0, [=, f = table<T>().softmax, threads = spec.threads](const KernelCall& call) {
             parallel_parts(threads, rows.count, row_grain(rows), [&](int64_t, int64_t begin, int64_t end) {
               const int64_t at = begin * rows.size;
-              f(in<float>(call, 0) + at, end - begin, rows.size, out<float>(call) + at);
+              f(in<T>(call, 0) + at, end - begin, rows.size, out<float>(call) + at);
             });
           }};
 }
 
-Prepared softmax_vjp(const KernelSpec& spec) {
-  if (!all_f32(spec)) return {};
+template <class T>
+Prepared softmax_vjp_of(const KernelSpec& spec) {
   const Rows rows = rows_of(spec.operands[0]);
-  return {0, [=, f = table().softmax_vjp, threads = spec.threads](const KernelCall& call) {
+  return {0, [=, f = table<T>().softmax_vjp, threads = spec.threads](const KernelCall& call) {
             parallel_parts(threads, rows.count, row_grain(rows), [&](int64_t, int64_t begin, int64_t end) {
               const int64_t at = begin * rows.size;
-              f(in<float>(call, 0) + at, in<float>(call, 1) + at, end - begin, rows.size, out<float>(call) + at);
+              f(in<T>(call, 0) + at, in<T>(call, 1) + at, end - begin, rows.size, out<T>(call) + at);
             });
           }};
 }
 
-Prepared layer_norm(const KernelSpec& spec) { return norm(spec, true); }
-Prepared layer_norm_vjp(const KernelSpec& spec) { return norm_vjp(spec, true); }
-Prepared rms_norm(const KernelSpec& spec) { return norm(spec, false); }
-Prepared rms_norm_vjp(const KernelSpec& spec) { return norm_vjp(spec, false); }
-
-Prepared cross_entropy(const KernelSpec& spec) {
-  if (!f32_but_targets(spec)) return {};
+template <class T>
+Prepared cross_entropy_of(const KernelSpec& spec) {
   const Rows rows = rows_of(spec.operands[0]);
-  return {0, [=, f = table().cross_entropy, first = spec.factor("v").begin,
+  return {0, [=, f = table<T>().cross_entropy, first = spec.factor("v").begin,
               threads = spec.threads](const KernelCall& call) {
             parallel_parts(threads, rows.count, row_grain(rows), [&](int64_t, int64_t begin, int64_t end) {
-              f(in<float>(call, 0) + begin * rows.size, in<int32_t>(call, 1) + begin, first, end - begin, rows.size,
+              f(in<T>(call, 0) + begin * rows.size, in<int32_t>(call, 1) + begin, first, end - begin, rows.size,
                 out<float>(call) + begin, out<float>(call, 1) + begin);
             });
           }};
 }
 
-Prepared cross_entropy_vjp(const KernelSpec& spec) {
-  if (!f32_but_targets(spec)) return {};
+template <class T>
+Prepared cross_entropy_vjp_of(const KernelSpec& spec) {
   const Rows rows = rows_of(spec.operands[0]);
-  return {0, [=, f = table().cross_entropy_vjp, first = spec.factor("v").begin,
+  return {0, [=, f = table<T>().cross_entropy_vjp, first = spec.factor("v").begin,
               threads = spec.threads](const KernelCall& call) {
             parallel_parts(threads, rows.count, row_grain(rows), [&](int64_t, int64_t begin, int64_t end) {
               const int64_t at = begin * rows.size;
-              f(in<float>(call, 0) + at, in<int32_t>(call, 1) + begin, first, in<float>(call, 2) + begin,
-                in<float>(call, 3) + begin, end - begin, rows.size, out<float>(call) + at);
+              f(in<T>(call, 0) + at, in<int32_t>(call, 1) + begin, first, in<float>(call, 2) + begin,
+                in<float>(call, 3) + begin, end - begin, rows.size, out<T>(call) + at);
             });
           }};
 }
 
 // Cosines and sines of all positions are made once, and again where they start elsewhere: [t, 2, e / 2].
-Prepared rope(const KernelSpec& spec) {
-  if (spec.operands[0].type.dtype != Dtype::f32) return {};
+template <class T>
+Prepared rope_of(const KernelSpec& spec) {
   const Rows rows = rows_of(spec.operands[0]);
   const int64_t e = rows.size, half = e / 2;
   MESHARD_CHECK(e % 2 == 0, "rope turns pairs: its last dimension must be even");
@@ -252,16 +265,63 @@ Prepared rope(const KernelSpec& spec) {
   const bool moved = spec.operands.size() > 1;
   const int64_t begin_here = spec.factors[t].begin;
   if (!moved) make(begin_here);
-  return {0, [=, f = table().rotate, threads = spec.threads](const KernelCall& call) {
+  return {0, [=, f = table<T>().rotate, threads = spec.threads](const KernelCall& call) {
             if (e == 0) return;
             if (moved) make(begin_here + in<int32_t>(call, 1)[0]);
             parallel_parts(threads, rows.count, row_grain(rows), [&](int64_t, int64_t begin, int64_t end) {
               for (int64_t r = begin; r < end; ++r) {
                 const float* turn = turns->at.data() + r * e / stride % count * e;
-                f(in<float>(call, 0) + r * e, turn, turn + half, half, out<float>(call) + r * e);
+                f(in<T>(call, 0) + r * e, turn, turn + half, half, out<T>(call) + r * e);
               }
             });
           }};
+}
+
+}  // namespace
+
+Prepared softmax(const KernelSpec& spec) {
+  if (has_types(spec, {bf16}, {f32})) return softmax_of<bfloat16>(spec);
+  return all_f32(spec) ? softmax_of<float>(spec) : Prepared();
+}
+
+Prepared softmax_vjp(const KernelSpec& spec) {
+  if (all_of_type(spec, bf16)) return softmax_vjp_of<bfloat16>(spec);
+  return all_f32(spec) ? softmax_vjp_of<float>(spec) : Prepared();
+}
+
+Prepared layer_norm(const KernelSpec& spec) {
+  if (has_types(spec, {bf16, f32, f32}, {bf16, f32, f32})) return norm<bfloat16>(spec, true);
+  return all_f32(spec) ? norm<float>(spec, true) : Prepared();
+}
+
+Prepared layer_norm_vjp(const KernelSpec& spec) {
+  if (has_types(spec, {bf16, f32, f32, f32, bf16}, {bf16, f32, f32})) return norm_vjp<bfloat16>(spec, true);
+  return all_f32(spec) ? norm_vjp<float>(spec, true) : Prepared();
+}
+
+Prepared rms_norm(const KernelSpec& spec) {
+  if (has_types(spec, {bf16, f32}, {bf16, f32})) return norm<bfloat16>(spec, false);
+  return all_f32(spec) ? norm<float>(spec, false) : Prepared();
+}
+
+Prepared rms_norm_vjp(const KernelSpec& spec) {
+  if (has_types(spec, {bf16, f32, f32, bf16}, {bf16, f32})) return norm_vjp<bfloat16>(spec, false);
+  return all_f32(spec) ? norm_vjp<float>(spec, false) : Prepared();
+}
+
+Prepared cross_entropy(const KernelSpec& spec) {
+  if (has_types(spec, {bf16, i32}, {f32, f32})) return cross_entropy_of<bfloat16>(spec);
+  return has_types(spec, {f32, i32}, {f32, f32}) ? cross_entropy_of<float>(spec) : Prepared();
+}
+
+Prepared cross_entropy_vjp(const KernelSpec& spec) {
+  if (has_types(spec, {bf16, i32, f32, f32}, {bf16})) return cross_entropy_vjp_of<bfloat16>(spec);
+  return has_types(spec, {f32, i32, f32, f32}, {f32}) ? cross_entropy_vjp_of<float>(spec) : Prepared();
+}
+
+Prepared rope(const KernelSpec& spec) {
+  if (spec.operands[0].type.dtype == bf16) return rope_of<bfloat16>(spec);
+  return spec.operands[0].type.dtype == f32 ? rope_of<float>(spec) : Prepared();
 }
 
 }  // namespace meshard::cpu

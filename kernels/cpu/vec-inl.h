@@ -72,8 +72,8 @@ HWY_INLINE void map(const X* x, Y* y, int64_t n, const F& f) {
 }
 
 // y[i] = f(a[i], b[i]); y may be a or b.
-template <class X, class Y, class F>
-HWY_INLINE void map(const X* a, const X* b, Y* y, int64_t n, const F& f) {
+template <class A, class B, class Y, class F>
+HWY_INLINE void map(const A* a, const B* b, Y* y, int64_t n, const F& f) {
   const int64_t step = lanes();
   int64_t i = 0;
   for (; i + step <= n; i += step) store(f(load(a + i), load(b + i)), y + i);
@@ -81,8 +81,8 @@ HWY_INLINE void map(const X* a, const X* b, Y* y, int64_t n, const F& f) {
 }
 
 // y[i] = f(a[i], b[i], c[i]).
-template <class F>
-HWY_INLINE void map(const float* a, const float* b, const float* c, float* y, int64_t n, const F& f) {
+template <class A, class B, class C, class Y, class F>
+HWY_INLINE void map(const A* a, const B* b, const C* c, Y* y, int64_t n, const F& f) {
   const int64_t step = lanes();
   int64_t i = 0;
   for (; i + step <= n; i += step) {
@@ -95,8 +95,8 @@ HWY_INLINE void map(const float* a, const float* b, const float* c, float* y, in
 }
 
 // f(a[i], b[i], c[i], d[i]) gives y[i] and z[i]; y may be a, and z b.
-template <class F>
-HWY_INLINE void map(const float* a, const float* b, const float* c, const float* d, float* y, float* z, int64_t n,
+template <class X, class C, class F>
+HWY_INLINE void map(const X* a, const X* b, const C* c, const C* d, X* y, X* z, int64_t n,
                     const F& f) {
   const int64_t step = lanes();
   int64_t i = 0;
