@@ -27,7 +27,7 @@ int64_t share_bytes(int parts) { return std::max<int64_t>(Channel::kSlotBytes / 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Results of this size are stored past the caches, which they would fill without being read from there.
-constexpr int64_t kStreamed = 4 << 20;
+constexpr int64_t kStreamed = 32 << 20;
 // Of an all_reduce, what is put together and stored in all results at a time: it stays in the first-level cache. Where
 // blocks must be copied from process to process, more, since each copy is a call of the system.
 constexpr int64_t kReduced = 16 << 10, kReducedCopies = 256 << 10;
