@@ -6,6 +6,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <string>
@@ -15,8 +16,9 @@
 namespace meshard {
 namespace {
 
-// Of a rank's pages this many bytes stay mapped. On large pages, dropping and finding them again costs next to nothing.
-constexpr int64_t kMostMapped = int64_t{32} << 20;
+constexpr int64_t kLargePage = int64_t{2} << 20;
+// So many large pages of a rank stay mapped. Dropping and finding them again costs next to nothing.
+constexpr size_t kMostMapped = 8;
 
 using Copy = ssize_t (*)(pid_t, const iovec*, unsigned long, const iovec*, unsigned long, unsigned long);
 
@@ -47,7 +49,6 @@ std::byte* map_heap(const ProcessMemory::Process& process) {
   const int file = open(name.c_str(), O_RDWR | O_CLOEXEC);
   if (file < 0) return nullptr;
   // At a multiple of the size of large pages, as in the file.
-  constexpr int64_t kLargePage = int64_t{2} << 20;
   const auto bytes = static_cast<size_t>(process.heap_bytes);
   void* begin = MAP_FAILED;
   void* room = mmap(nullptr, bytes + kLargePage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -80,6 +81,7 @@ ProcessMemory::ProcessMemory(std::vector<Process> processes, int self)
     if (static_cast<int>(r) == self) continue;
     reaches_all_ = reaches_all_ && reaches(processes_[r]);
     mapped_[r].begin = map_heap(processes_[r]);
+    mapped_[r].used.reserve(kMostMapped);
   }
 }
 
@@ -96,11 +98,16 @@ std::byte* ProcessMemory::find(int rank, const std::byte* address, int64_t bytes
       address - process.heap > process.heap_bytes - bytes) {
     return nullptr;
   }
-  if ((mapped.used += bytes) > kMostMapped) {
-    madvise(mapped.begin, static_cast<size_t>(process.heap_bytes), MADV_DONTNEED);
-    mapped.used = bytes;
+  const int64_t offset = address - process.heap;
+  for (int64_t page = offset / kLargePage; page * kLargePage < offset + bytes; ++page) {
+    if (std::find(mapped.used.begin(), mapped.used.end(), page) != mapped.used.end()) continue;
+    if (mapped.used.size() == kMostMapped) {
+      madvise(mapped.begin, static_cast<size_t>(process.heap_bytes), MADV_DONTNEED);
+      mapped.used.clear();
+    }
+    mapped.used.push_back(page);
   }
-  return mapped.begin + (address - process.heap);
+  return mapped.begin + offset;
 }
 
 void ProcessMemory::read(int rank, const std::byte* from, std::byte* to, int64_t bytes) const {

@@ -40,7 +40,7 @@ class ProcessMemory {
  private:
   struct Mapped {
     std::byte* begin = nullptr;
-    int64_t used = 0;  // bytes asked for since its pages were dropped
+    std::vector<int64_t> used;  // large pages asked for since all were dropped
   };
   std::vector<Process> processes_;
   std::vector<Mapped> mapped_;

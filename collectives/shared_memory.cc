@@ -31,6 +31,8 @@ constexpr int64_t kStreamed = 32 << 20;
 // Of an all_reduce, what is put together and stored in all results at a time: it stays in the first-level cache. Where
 // blocks must be copied from process to process, more, since each copy is a call of the system.
 constexpr int64_t kReduced = 16 << 10, kReducedCopies = 256 << 10;
+// A long block is copied in parts of this size.
+constexpr int64_t kCopied = 4 << 20;
 // What is exchanged in blocks of this size is worth large pages.
 constexpr int64_t kOnLargePages = 256 << 10;
 
@@ -188,11 +190,15 @@ int64_t SharedMemory::move(bool one_block) {
       MESHARD_CHECK(bytes <= piece.receive_bytes - arrived_[m],
                     fmt::format("{}: rank {} sends more than {} bytes", call_text(*call_), index((*call_->group)[m]),
                                 piece.receive_bytes));
-      std::byte* to = piece.receive + arrived_[m];
-      copy_block(to, next(m, bytes, to), bytes, store);
-      advance(m, bytes);
-      arrived_[m] += bytes;
-      read += bytes;
+      // In parts, so that few pages of the other process are mapped at a time.
+      for (int64_t part = 0; bytes > 0; bytes -= part) {
+        part = std::min(bytes, kCopied);
+        std::byte* to = piece.receive + arrived_[m];
+        copy_block(to, next(m, part, to), part, store);
+        advance(m, part);
+        arrived_[m] += part;
+        read += part;
+      }
       left -= arrived_[m] == piece.receive_bytes;
     }
   }

@@ -2,7 +2,9 @@
 #include <mpi.h>
 
 #include <cstring>
+#include <fstream>
 #include <random>
+#include <string>
 
 #include "meshard/collectives/lockstep.h"
 #include "meshard/collectives/mpi.h"
@@ -172,6 +174,30 @@ TEST_CASE("all ways and lockstep give the same bits") {
       CHECK(std::memcmp(to, expected[world.rank].data(), bytes) == 0);
     }
   }
+}
+
+// Bytes of shared memory that the system counts as this process's now.
+int64_t shared_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.rfind("RssShmem:", 0) == 0) return std::stoll(line.substr(9)) * 1024;
+  }
+  return 0;
+}
+
+TEST_CASE("what ranks map of each other's memory does not add up") {
+  World world;
+  auto comm = mpi_communicator(nullptr, kWays[0]);
+  Mesh mesh = world.meshes()[0];
+  Group group(mesh, mesh.all(), world.self());
+  const int64_t bytes = 128 << 20;
+  testing::Bytes value(static_cast<size_t>(bytes), std::byte{0});
+  const int64_t before = shared_bytes();
+  std::vector<int64_t> counts(static_cast<size_t>(world.size), bytes / 4 / world.size);
+  const std::byte* mine = value.data() + world.rank * counts[0] * 4;
+  comm->run({.kind = Collective::all_reduce, .group = &group, .send = value.data(), .receive = value.data(), .send_elements = bytes / 4});
+  comm->run({.kind = Collective::all_gather, .group = &group, .send = mine, .receive = value.data(), .counts = counts});
+  CHECK(shared_bytes() - before <= (int64_t{16} << 20) * (world.size - 1) + (8 << 20));
 }
 
 TEST_CASE("texts travel to all ranks, and disagreement is one error on all of them") {
