@@ -66,15 +66,17 @@ void norm_vjp(const T* x, const float* weight, const float* mean, const float* r
     const auto normal = [&](V v) HWY_ATTR { return hn::Mul(hn::Sub(v, middle), scale); };
     map(x, dy, dweight, dweight, d, [&](V v, V g, V sum) HWY_ATTR { return hn::MulAdd(g, normal(v), sum); });
     float dot = 0, sum = 0;
-    // dy weight until the row's sums are known.
-    map(dy, weight, row, d, [](V g, V w) HWY_ATTR { return hn::Mul(g, w); });
-    dot = part * sum_of(x, row, d, [&](V v, V g) HWY_ATTR { return hn::Mul(g, normal(v)); });
+    // Holds dy weight until the row's sums are known: dx itself where it is f32.
+    float* held = row;
+    if constexpr (std::is_same_v<T, float>) held = dx;
+    map(dy, weight, held, d, [](V g, V w) HWY_ATTR { return hn::Mul(g, w); });
+    dot = part * sum_of(x, held, d, [&](V v, V g) HWY_ATTR { return hn::Mul(g, normal(v)); });
     if (mean != nullptr) {
       map(dy, dbias, dbias, d, [](V g, V s) HWY_ATTR { return hn::Add(g, s); });
-      sum = part * sum_of(row, d, 0, [](V g) HWY_ATTR { return g; });
+      sum = part * sum_of(held, d, 0, [](V g) HWY_ATTR { return g; });
     }
     const V along = set(dot), common = set(sum);
-    map(x, row, dx, d,
+    map(x, held, dx, d,
         [&](V v, V g) HWY_ATTR { return hn::Mul(scale, hn::Sub(hn::Sub(g, common), hn::Mul(normal(v), along))); });
   }
 }
@@ -167,13 +169,15 @@ template <class T>
 Prepared norm_vjp(const KernelSpec& spec, bool centred) {
   const Rows rows = rows_of(spec.operands[0]);
   const int64_t d = rows.size, parts = part_count(spec.threads, rows.count, row_grain(rows));
-  return {parts * 3 * d * static_cast<int64_t>(sizeof(float)),
+  // [parts, lines, d]: sums of dweight and of dbias, and where rows are narrow one of them in f32.
+  constexpr int64_t lines = std::is_same_v<T, float> ? 2 : 3;
+  return {parts * lines * d * static_cast<int64_t>(sizeof(float)),
           [=, f = table<T>().norm_vjp, threads = spec.threads](const KernelCall& call) {
-            auto* sums = static_cast<float*>(call.workspace);  // [parts, 3, d]: of dweight and dbias, and a row
-            std::fill_n(sums, parts * 3 * d, 0.0f);
+            auto* sums = static_cast<float*>(call.workspace);
+            std::fill_n(sums, parts * lines * d, 0.0f);
             parallel_parts(threads, rows.count, row_grain(rows), [&](int64_t part, int64_t begin, int64_t end) {
               const float* mean = centred ? in<float>(call, 2) + begin : nullptr;
-              float* mine = sums + part * 3 * d;
+              float* mine = sums + part * lines * d;
               f(in<T>(call, 0) + begin * d, in<float>(call, 1), mean, in<float>(call, centred ? 3 : 2) + begin,
                 in<T>(call, centred ? 4 : 3) + begin * d, end - begin, d, out<T>(call) + begin * d, mine, mine + d,
                 mine + 2 * d);
@@ -182,7 +186,7 @@ Prepared norm_vjp(const KernelSpec& spec, bool centred) {
               float* total = out<float>(call, 1 + static_cast<size_t>(which));
               std::copy_n(sums + which * d, d, total);
               for (int64_t p = 1; p < parts; ++p) {
-                for (int64_t i = 0; i < d; ++i) total[i] += sums[(p * 3 + which) * d + i];
+                for (int64_t i = 0; i < d; ++i) total[i] += sums[(p * lines + which) * d + i];
               }
             }
           }};

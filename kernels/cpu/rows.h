@@ -13,7 +13,7 @@ struct RowFns {
   // mean == nullptr: rms_norm.
   void (*norm)(const T* x, const float* weight, const float* bias, float eps, int64_t n, int64_t d, T* y, float* mean,
                float* rstd);
-  // Adds to dweight and (with a mean) dbias; `row` is space for d numbers.
+  // Adds to dweight and (with a mean) dbias; `row` is space for d numbers, unused where T is f32.
   void (*norm_vjp)(const T* x, const float* weight, const float* mean, const float* rstd, const T* dy, int64_t n,
                    int64_t d, T* dx, float* dweight, float* dbias, float* row);
   void (*cross_entropy)(const T* x, const int32_t* targets, int64_t begin, int64_t n, int64_t d, float* nll,
