@@ -6,13 +6,13 @@
 // Requires that each copy can be made of the value. Exact for up to five copies; ties go to the value itself, then to earlier copies.
 #pragma once
 
-#include <absl/container/inlined_vector.h>
-
 #include <algorithm>
+
+#include "meshard/base/inline_vector.h"
 
 namespace meshard {
 
-using CopyParents = absl::InlinedVector<int, 6>;
+using CopyParents = InlineVector<int, 6>;
 
 // Whether no copies are made of each other.
 inline bool rooted(const CopyParents& parents) {
@@ -30,7 +30,7 @@ template <class Number, class CostOf>
 Number least_copies(int n, CostOf cost, Number infinite, CopyParents& parents) {
   const auto count = static_cast<size_t>(n);
   const auto stride = count + 1;
-  absl::InlinedVector<Number, 30> costs(count * stride);  // of copy i from p in column p + 1
+  InlineVector<Number, 30> costs(count * stride);  // of copy i from p in column p + 1
   const auto at = [&](size_t i, int p) -> const Number& { return costs[i * stride + static_cast<size_t>(p + 1)]; };
   for (int i = 0; i < n; ++i) {
     for (int p = -1; p < n; ++p) costs[static_cast<size_t>(i) * stride + static_cast<size_t>(p + 1)] = p == i ? infinite : cost(i, p);
@@ -81,7 +81,7 @@ Number least_copies(int n, CostOf cost, Number infinite, CopyParents& parents) {
       }
     }
   }
-  parents = std::move(best);
+  parents = best;
   return least;
 }
 
