@@ -41,7 +41,7 @@ Number least_copies(int n, CostOf cost, Number infinite, CopyParents& parents) {
     return sum;
   };
   // Each from where it costs least: nothing is cheaper, unless copies would be made of each other.
-  parents.assign(count, -1);
+  parents = CopyParents(count, -1);
   for (size_t i = 0; i < count; ++i) {
     for (int p = 0; p < n; ++p) {
       if (at(i, p) < at(i, parents[i])) parents[i] = p;
