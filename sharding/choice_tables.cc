@@ -79,16 +79,17 @@ class Pricer {
   }
   // No more layouts from here on.
   void close() {
-    edges_.assign(layouts_.size() * layouts_.size(), kUnknown);
+    stride_ = layouts_.size();
+    edges_.assign(stride_ * stride_, kUnknown);
+    matrix_ = edges_.data();
     for (LayoutId layout : layouts_) held_.push_back(prices_.held(layout));
     extra_.assign(layouts_.size(), kUnknown);
   }
   int places() const { return static_cast<int>(layouts_.size()); }
   LayoutId layout(int place) const { return layouts_[static_cast<size_t>(place)]; }
   Number edge(int from, int to) {
-    Number& e = edges_[static_cast<size_t>(from) * layouts_.size() + static_cast<size_t>(to)];
-    if (e == kUnknown) e = from == to ? 0 : prices_.edge(layouts_[static_cast<size_t>(from)], layouts_[static_cast<size_t>(to)]);
-    return e;
+    const Number e = matrix_[static_cast<size_t>(from) * stride_ + static_cast<size_t>(to)];
+    return e != kUnknown ? e : measure(from, to);
   }
 
   // Of all copies of the value made as `made`, which needs those in `needs`; they may be equal to each other and to it.
@@ -127,6 +128,10 @@ class Pricer {
  private:
   static constexpr Number kUnknown = -1;
 
+  [[gnu::noinline]] Number measure(int from, int to) {
+    Number& e = matrix_[static_cast<size_t>(from) * stride_ + static_cast<size_t>(to)];
+    return e = from == to ? 0 : prices_.edge(layouts_[static_cast<size_t>(from)], layouts_[static_cast<size_t>(to)]);
+  }
   Number extra(int made) {
     Number& sum = extra_[static_cast<size_t>(made)];
     if (sum != kUnknown) return sum;
@@ -145,6 +150,8 @@ class Pricer {
   absl::InlinedVector<int64_t, 32> held_;
   absl::InlinedVector<Number, 32> extra_;
   absl::InlinedVector<Number, 256> edges_;
+  Number* matrix_ = nullptr;
+  size_t stride_ = 0;
   CopyParents parents_;
 };
 
@@ -368,32 +375,71 @@ SetsFrame<typename Prices::Number> sets_frame_of(Prices& prices, std::span<const
   }
   // What is made now must stay possible.
   if (std::find(sets.begin(), sets.end(), now) == sets.end()) sets.push_back(std::move(now));
-  SetsFrame<typename Prices::Number> frame;
-  frame.count = static_cast<int>(sets.size());
-  if (makes.size() > 1) frame.sizes.push_back(static_cast<int>(makes.size()));
-  frame.sizes.push_back(frame.count);
-  Needs needs;
-  for (size_t i = 0; i < makes.size(); ++i) {
-    for (const Needs& members : sets) {
-      needs = always[i];
-      needs.insert(needs.end(), members.begin(), members.end());
-      frame.cells.push_back(pricer.cost(makers[i], needs));
-    }
-  }
-  size_t wish = 0;
+  // Which labels each set serves, site after site: a set serves a label if it serves all its readers.
+  size_t all_labels = 0, wish = 0;
+  for (const auto& [s, readers] : chosen) all_labels += list(s).size();
+  const size_t words = (all_labels + 63) / 64;
+  std::vector<uint64_t> served(sets.size() * words, ~uint64_t{0});
+  std::vector<char> serves;  // by place
+  size_t bit = 0;
   for (const auto& [s, readers] : chosen) {
     const size_t labels = list(s).size();
-    std::vector<Cost> cells(sets.size() * labels, 0);
-    std::vector<char> serves;  // by place
     for (size_t i = 0; i < readers * labels; ++i, ++wish) {
       const Wish& w = wishes[wish];
       serves.assign(static_cast<size_t>(pricer.places()), 0);
       for (size_t h = 0; h < w.from.size(); ++h) serves[static_cast<size_t>(w.from[h])] = free(w.from[h], w.to[h]);
+      const size_t at = bit + w.label;
       for (size_t m = 0; m < sets.size(); ++m) {
-        if (std::none_of(sets[m].begin(), sets[m].end(), [&](int at) { return serves[static_cast<size_t>(at)]; })) cells[m * labels + w.label] = kInfinite;
+        const bool any = std::any_of(sets[m].begin(), sets[m].end(), [&](int copy) { return serves[static_cast<size_t>(copy)]; });
+        if (!any) served[m * words + at / 64] &= ~(uint64_t{1} << at % 64);
       }
     }
-    frame.readers.push_back(elimination.add({frame.count, static_cast<int>(labels)}, std::move(cells)));
+    bit += labels;
+  }
+  using CellOf = Cell<typename Prices::Number>;
+  std::vector<CellOf> cells(sets.size() * makes.size());  // by set
+  Needs needs;
+  for (size_t m = 0; m < sets.size(); ++m) {
+    for (size_t i = 0; i < makes.size(); ++i) {
+      needs = always[i];
+      needs.insert(needs.end(), sets[m].begin(), sets[m].end());
+      cells[m * makes.size() + i] = pricer.cost(makers[i], needs);
+    }
+  }
+  // A set is not needed where another one serves as much, and costs no more whatever is made.
+  std::vector<size_t> left;
+  std::vector<char> gone(sets.size(), 0);
+  const auto replaces = [&](size_t a, size_t b) {
+    for (size_t w = 0; w < words; ++w) {
+      if ((served[b * words + w] & ~served[a * words + w]) != 0) return false;
+    }
+    for (size_t i = 0; i < makes.size(); ++i) {
+      const CellOf &x = cells[a * makes.size() + i], &y = cells[b * makes.size() + i];
+      if (std::pair(x.moved, x.held) > std::pair(y.moved, y.held)) return false;
+    }
+    return true;
+  };
+  for (size_t m = 0; m < sets.size(); ++m) {
+    for (size_t o = 0; o < sets.size() && !gone[m]; ++o) gone[m] = o != m && !gone[o] && replaces(o, m);
+    if (!gone[m]) left.push_back(m);
+  }
+  SetsFrame<typename Prices::Number> frame;
+  frame.count = static_cast<int>(left.size());
+  if (makes.size() > 1) frame.sizes.push_back(static_cast<int>(makes.size()));
+  frame.sizes.push_back(frame.count);
+  for (size_t i = 0; i < makes.size(); ++i) {
+    for (size_t m : left) frame.cells.push_back(cells[m * makes.size() + i]);
+  }
+  bit = 0;
+  for (const auto& [s, readers] : chosen) {
+    const size_t labels = list(s).size();
+    std::vector<Cost> table;
+    table.reserve(left.size() * labels);
+    for (size_t m : left) {
+      for (size_t l = bit; l < bit + labels; ++l) table.push_back(served[m * words + l / 64] >> l % 64 & 1 ? 0 : kInfinite);
+    }
+    bit += labels;
+    frame.readers.push_back(elimination.add({frame.count, static_cast<int>(labels)}, std::move(table)));
   }
   return frame;
 }

@@ -224,29 +224,30 @@ const Order& Elimination::State::order_of(const SumProblem& problem, const std::
   Order& order = *slot;
 
   const size_t n = own.size();
-  std::vector<std::vector<int>> variables;  // of each slot
+  using Ids = absl::InlinedVector<int, 8>;
+  std::vector<Ids> variables;               // of each slot
   std::vector<char> gone;
-  std::vector<std::vector<int>> of(n);      // slots that have the variable
-  const auto add_slot = [&](const std::vector<int>& list) {
-    for (int v : list) of[static_cast<size_t>(v)].push_back(static_cast<int>(variables.size()));
-    variables.push_back(list);
+  std::vector<Ids> of(n);                   // slots that have the variable
+  std::vector<Ids> beside(n);               // variables that share a slot with it, ascending
+  const auto join = [&](int v, int u) {
+    Ids& list = beside[static_cast<size_t>(v)];
+    const auto at = std::lower_bound(list.begin(), list.end(), u);
+    if (at == list.end() || *at != u) list.insert(at, u);
+  };
+  const auto add_slot = [&](const auto& list) {
+    for (int v : list) {
+      of[static_cast<size_t>(v)].push_back(static_cast<int>(variables.size()));
+      for (int u : list) {
+        if (u != v) join(v, u);
+      }
+    }
+    variables.emplace_back(list.begin(), list.end());
     gone.push_back(0);
   };
   for (const SumProblem::Term& t : problem.tables) add_slot(t.variables);
-  const auto neighbours_of = [&](int v) {
-    std::vector<int> list;
-    for (int t : of[static_cast<size_t>(v)]) {
-      for (int u : variables[static_cast<size_t>(t)]) {
-        if (u != v) list.push_back(u);
-      }
-    }
-    std::sort(list.begin(), list.end());
-    list.erase(std::unique(list.begin(), list.end()), list.end());
-    return list;
-  };
-  const auto cells_of = [&](int v, const std::vector<int>& neighbours) {
+  const auto cells_of = [&](int v) {
     double cells = size_of_variable[static_cast<size_t>(v)];
-    for (int u : neighbours) cells *= size_of_variable[static_cast<size_t>(u)];
+    for (int u : beside[static_cast<size_t>(v)]) cells *= size_of_variable[static_cast<size_t>(u)];
     return static_cast<int64_t>(std::min(cells, 1e18));
   };
   using Entry = std::tuple<int64_t, int>;
@@ -254,7 +255,7 @@ const Order& Elimination::State::order_of(const SumProblem& problem, const std::
   std::vector<int64_t> cells(n);
   std::vector<char> done(n, 0);
   for (size_t v = 0; v < n; ++v) {
-    cells[v] = cells_of(static_cast<int>(v), neighbours_of(static_cast<int>(v)));
+    cells[v] = cells_of(static_cast<int>(v));
     queue.emplace(cells[v], static_cast<int>(v));
   }
   Pattern pattern;
@@ -264,7 +265,8 @@ const Order& Elimination::State::order_of(const SumProblem& problem, const std::
     if (done[static_cast<size_t>(v)] || now != cells[static_cast<size_t>(v)]) continue;
     done[static_cast<size_t>(v)] = 1;
     order.largest = std::max(order.largest, now);
-    Order::Step step{v, 0, neighbours_of(v), of[static_cast<size_t>(v)], -1};
+    const Ids &next_to = beside[static_cast<size_t>(v)], &slots = of[static_cast<size_t>(v)];
+    Order::Step step{v, 0, {next_to.begin(), next_to.end()}, {slots.begin(), slots.end()}, -1};
     pattern.clear();
     pattern.push_back(static_cast<int32_t>(step.neighbours.size()));
     for (int t : step.inputs) {
@@ -278,13 +280,17 @@ const Order& Elimination::State::order_of(const SumProblem& problem, const std::
     const auto [it, fresh] = pattern_ids.try_emplace(pattern, static_cast<int>(patterns.size()));
     if (fresh) patterns.push_back(pattern);
     step.pattern = it->second;
-    for (int u : step.neighbours) std::erase_if(of[static_cast<size_t>(u)], [&](int t) { return gone[static_cast<size_t>(t)] != 0; });
+    for (int u : step.neighbours) {
+      Ids &slots_of_u = of[static_cast<size_t>(u)], &list = beside[static_cast<size_t>(u)];
+      slots_of_u.erase(std::remove_if(slots_of_u.begin(), slots_of_u.end(), [&](int t) { return gone[static_cast<size_t>(t)] != 0; }), slots_of_u.end());
+      list.erase(std::lower_bound(list.begin(), list.end(), v));
+    }
     if (step.neighbours.size() > 1) {
       step.output = static_cast<int>(variables.size());
       add_slot(step.neighbours);
     }
     for (int u : step.neighbours) {
-      const int64_t then = cells_of(u, neighbours_of(u));
+      const int64_t then = cells_of(u);
       if (then != cells[static_cast<size_t>(u)]) queue.emplace(cells[static_cast<size_t>(u)] = then, u);
     }
     order.steps.push_back(std::move(step));
