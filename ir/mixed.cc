@@ -319,7 +319,8 @@ class Mixer {
     e.builder.function().ops.push_back(std::move(copy));
   }
 
-  // Main gives the types that it was traced with, an in-place result that of its parameter. The cast has the name.
+  // Main gives the types that it was traced with, an in-place result that of its parameter. The cast has the name; what a
+  // call makes keeps its own, which the callee's says, and the cast is a copy under it.
   void emit_return(Emission& e, const Return& back) {
     Return r{e.map[index(back.value)], back.in_place == ValueId::none ? ValueId::none : e.map[index(back.in_place)]};
     Function& f = e.builder.function();
@@ -327,8 +328,9 @@ class Mixer {
     const Dtype have = f.value(r.value).type.dtype;
     const Dtype want = r.in_place != ValueId::none ? f.value(r.in_place).type.dtype : is_main(e.version.function) ? original.type.dtype : have;
     if (have != want) {
-      e.builder.rename(r.value, fresh(fmt::format("{}.{}", original.name, name(have))));
-      const ValueId made = cast(e, r.value, want, original.name, original.source);
+      const bool called = original.op >= 0 && e.from.ops[static_cast<size_t>(original.op)].kind != Op::apply;
+      if (!called) e.builder.rename(r.value, fresh(fmt::format("{}.{}", original.name, name(have))));
+      const ValueId made = cast(e, r.value, want, original.name + (called ? "@0" : ""), original.source);
       ValueInfo& info = f.value(made);
       info.layout = original.layout;
       info.pinned = original.pinned;

@@ -74,7 +74,9 @@ Programs compile_all(const TrainOptions& o, bool first) {
   if (o.sample > 0) {
     ModelConfig model = o.model;
     if (model.family == ModelConfig::gpt) model.context = o.seq;  // as many learned positions as it was trained with
-    p.sample = compile_generator(model, o.plan, o.mesh, {.length = o.seq, .dtype = o.dtype, .compile = parts});
+    CompileOptions whole = options;  // reads parameters and caches as they are kept, once for each byte: a cast would be a pass more
+    whole.mixed.reset();
+    p.sample = compile_generator(model, o.plan, o.mesh, {.length = o.seq, .dtype = o.dtype, .compile = whole});
   }
   if (o.compare > 0 && first) p.alone = compile(without_layouts(trace_step(o)), {.mixed = options.mixed, .threads = o.threads});
   return p;

@@ -25,6 +25,9 @@ for bytes in zeros ones random bytes line nul folder; do
   tr -d '\n\t -~' < out | grep -q . && fail "the sample after $bytes has bytes that drive a terminal"
 done
 
+# A sample from f32 parameters whose training step is of mixed precision, longer than the model sees at once.
+wants 0 "$meshard" train "${small[@]}" --text text --steps 2 --dtype bf16 --sample 40 && printed '^sample:'
+
 # The log: a header, a line a step, the held-out loss.
 wants 0 "$meshard" train "${small[@]}" --text text --steps 3 --validate 1 --lockstep --plan tensor --mesh 'model=2' --log log.jsonl
 head -n 1 log.jsonl > header.json
