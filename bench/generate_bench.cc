@@ -61,7 +61,7 @@ void bench(const Options& o, int rank) {
   const double compiled = now() - begin;
   const std::unique_ptr<Communicator> comm = mpi_communicator(nullptr);
   Communicator* const device = comm.get();
-  State state(programs.one.local, {comm->rank()});
+  State state(programs.local(), {comm->rank()});
   state.init(1, options.compile.threads);
   Generator g(programs, state, std::span(&device, 1), {.threads = options.compile.threads});
   const MachineBounds machine = measure_machine(options.compile.threads);

@@ -60,6 +60,34 @@ Value Scope::declare(std::string_view name, const Type& type, Init init, const P
   return {&here, id};
 }
 
+void Scope::update(std::string_view name, Value value, Where where) const {
+  const Place place = place_of(where);
+  Builder& here = builder();
+  const Function& f = here.function();
+  here.check_owned(value, fmt::format("the new value of parameter {}", name), place);
+  const ValueId id = here.find(name);
+  const int number = id == ValueId::none ? -1 : f.param_index(id);
+  if (number < 0 || f.param_info[static_cast<size_t>(number)].kind != ParamInfo::param) {
+    throw UserError(place, fmt::format("func {} has no parameter {} of the model that could be updated", f.name, name));
+  }
+  if (value.type() != f.value(id).type) {
+    throw UserError(place, fmt::format("parameter {} is {}, its new value {}", name, f.value(id).type.str(), value.type().str()));
+  }
+  const auto again = [&](bool is) {
+    if (is) throw UserError(place, fmt::format("parameter {} is updated already; a run gives it one value", name));
+  };
+  if (function_ == 0) {
+    again(std::any_of(f.returns.begin(), f.returns.end(), [&](const Return& r) { return r.in_place == id; }));
+    here.result(value, {&here, id});
+    return;
+  }
+  for (Trace::Traced& t : trace_->traced_) {
+    if (t.function != function_) continue;
+    again(std::any_of(t.updates.begin(), t.updates.end(), [&](const auto& u) { return u.first == name; }));
+    t.updates.emplace_back(name, value);
+  }
+}
+
 std::vector<Value> Scope::call(std::string_view function, std::string_view prefix, std::vector<Argument> arguments,
                                const std::function<std::vector<Value>(Scope&, const std::vector<Value>&)>& body,
                                Where where) const {
@@ -100,7 +128,12 @@ std::vector<Value> Scope::call(std::string_view function, std::string_view prefi
     const ValueInfo& param = callee.value(callee.params[p]);
     values.push_back(declare(join_name(prefix, param.name), param.type, callee.param_info[p].init, place));
   }
-  return caller.call(at->function, prefix, std::move(values), place);
+  const std::vector<std::pair<std::string, Value>> updates = at->updates;
+  std::vector<Value> results = caller.call(at->function, prefix, std::move(values), place);
+  const size_t own = results.size() - updates.size();
+  for (size_t u = 0; u < updates.size(); ++u) update(join_name(prefix, updates[u].first), results[own + u], where);
+  results.resize(own);
+  return results;
 }
 
 std::ptrdiff_t Trace::trace_function(std::string_view function, const std::vector<Scope::Argument>& arguments,
@@ -108,7 +141,7 @@ std::ptrdiff_t Trace::trace_function(std::string_view function, const std::vecto
   check_name(function, place);
   if (program_.find(function) >= 0)
     throw UserError(place, fmt::format("func {} is there already; give the function another name", function));
-  Traced t{std::string(function), add_function(function), {}, false};
+  Traced t{std::string(function), add_function(function), {}, {}, false};
   Builder& inside = builder(t.function);
   std::vector<Value> values;
   for (const Scope::Argument& a : arguments) {
@@ -122,6 +155,7 @@ std::ptrdiff_t Trace::trace_function(std::string_view function, const std::vecto
   const auto number = static_cast<std::ptrdiff_t>(traced_.size()) - 1;
   Scope scope(this, traced_.back().function);
   for (const Value& value : body(scope, values)) inside.result(value);
+  for (const auto& [name, value] : traced_[static_cast<size_t>(number)].updates) inside.result(value, {&inside, inside.find(name)});
   traced_[static_cast<size_t>(number)].done = true;
   return number;
 }

@@ -124,6 +124,10 @@ class Scope {
   // The parameter as ops read it: its `use`, called name.use. Its dtype is the trace's. The same name again, in one
   // function, is the same parameter (tied weights), read through another use; its shape must be equal then.
   Value param(std::string_view name, Shape shape, Init init, Where where = Where::current()) const;
+  // From here on the parameter `name`, declared in this scope, has this value: a cache, a running mean. Main returns it in
+  // place of the parameter; a function does so at each of its calls. UserError: no such parameter, another type, a second
+  // value.
+  void update(std::string_view name, Value value, Where where = Where::current()) const;
   // Calls `body` as function `function` under `prefix`: traced at the first call, reused after; the arguments must have
   // the names and types they had then. Arguments are called by the given names inside.
   struct Argument {
@@ -169,6 +173,7 @@ class Trace {
     std::string name;
     int function = 0;
     std::vector<std::string> arguments;  // its first parameters; the others are parameters of the model
+    std::vector<std::pair<std::string, Value>> updates;  // returned in place of parameters, behind its results
     bool done = false;                   // its body has run
   };
   // Makes the function and runs its body; gives the index in traced_.

@@ -2,13 +2,14 @@
 // pass over the weights and not one over the sequence.
 //
 //   GeneratorPrograms programs = compile_generator(model, plan, mesh, {.length = 1024});
-//   State state(programs.one.local, ranks);            // or state.add(programs.one.local) beside a training step
+//   State state(programs.local(), ranks);              // or state.add(programs.local()) beside a training step
 //   Generator g(programs, state, devices);
 //   std::vector<double> scores = g.feed(prompt);       // of what comes next: [batch, vocab]
 //   scores = g.feed(chosen);                           // one token for each sequence
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -20,19 +21,20 @@ namespace meshard {
 struct GeneratorOptions {
   int64_t batch = 1;
   int64_t length = 1024;  // positions kept; of a GPT at most its context
-  int64_t chunk = 64;     // tokens of a prompt taken at a time
+  std::vector<int64_t> widths = {1, 16, 64};  // tokens taken at a time: a program for each, the first 1
   Dtype dtype = Dtype::f32;
   CompileOptions compile;
 };
 
-// Two programs over one State: many tokens at a time, and one.
+// Programs over one State, of rising width.
 struct GeneratorPrograms {
   GeneratorOptions options;
-  Compiled many, one;
+  std::vector<Compiled> programs;
+  const Program& local() const { return programs.front().local; }
 };
 
-// Lines of the plan that match nothing are passed over: it may be one for training. Scores are whole on every device. Errors
-// as of compile and cached_logits.
+// Lines of the plan that match nothing are passed over: it may be one for training. Scores are whole on every device. Widths
+// above the length are left out. Errors as of compile and cached_logits, and widths that do not rise from 1.
 GeneratorPrograms compile_generator(const ModelConfig& model, const Plan& plan, const std::optional<Mesh>& mesh, GeneratorOptions options);
 
 class Generator {
@@ -48,10 +50,8 @@ class Generator {
   void reset() { position_ = 0; }  // forgets what it has seen
 
  private:
-  void run(Executor& e, int64_t width, std::span<const int32_t> tokens, int64_t stride, int64_t first, int64_t count);
-
   GeneratorOptions options_;
-  Executor many_, one_;
+  std::vector<std::unique_ptr<Executor>> executors_;  // of each width
   int64_t position_ = 0;
 };
 

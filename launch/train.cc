@@ -324,7 +324,7 @@ int train(Job& job, const TrainOptions& o) {
     if (log.is_open()) log << Json{{"held_out_loss", loss}, {"held_out_bigram_entropy", entropy}}.dump() << "\n" << std::flush;
   }
   if (o.sample > 0) {
-    state->add(programs.sample.one.local);
+    state->add(programs.sample.local());
     Generator g(programs.sample, *state, devices, executor_options(o));
     const std::string sample = generate(g, o);
     if (job.first()) fmt::print("\nsample:\n{}\n", printable(sample));

@@ -20,19 +20,19 @@ Value heads_of(const Scope& s, Value x, const AttentionSizes& n, const std::stri
   return (einsum("b t d, d h e -> b h t e", x, w) + b).named(letter);                      // [b, h, t, e]
 }
 
-// What was there, with the keys or values at hand written over positions start .. start + t - 1.
+// The cache from here on: what was there, with the keys or values at hand written over positions start .. start + t - 1.
 Value extended(const Scope& s, std::string_view name, Value x, const AttentionCache& cache) {
   const Shape& shape = x.shape();  // [b, g, t, e]
   Value before = s.param(name, {shape[0], shape[1], cache.length, shape[3]}, zeros());
-  return dynamic_update(before, x, cache.start, 2).named(std::string(name) + ".new");
+  Value after = dynamic_update(before, x, cache.start, 2).named(std::string(name) + ".new");
+  s.update(name, after);
+  return after;
 }
 
 // q [b, h, t, e] or [b, g, r, t, e]; k and v [b, g, t, e].
-Value attend(const Scope& s, Value q, Value k, Value v, AttentionCache* cache) {
+Value attend(const Scope& s, Value q, Value k, Value v, const AttentionCache* cache) {
   if (cache == nullptr) return attention(q, k, v).named("o");
-  cache->keys = extended(s, "cache_k", k, *cache);
-  cache->values = extended(s, "cache_v", v, *cache);
-  return attention(q, cache->keys, cache->values, cache->start).named("o");
+  return attention(q, extended(s, "cache_k", k, *cache), extended(s, "cache_v", v, *cache), cache->start).named("o");
 }
 
 }  // namespace
@@ -67,7 +67,7 @@ Value rms_norm_layer(const Scope& s, std::string_view name, Value x, double eps)
   return rms_norm(x, s.param(name, {d}, ones()), eps);  // [b, t, d]
 }
 
-Value gpt_attention(const Scope& s, Value x, const AttentionSizes& n, AttentionCache* cache) {
+Value gpt_attention(const Scope& s, Value x, const AttentionSizes& n, const AttentionCache* cache) {
   Value q = heads_of(s, x, n, "q");    // [b, h, t, e]
   Value k = heads_of(s, x, n, "k");    // [b, h, s, e]
   Value v = heads_of(s, x, n, "v");    // [b, h, s, e]
@@ -77,7 +77,7 @@ Value gpt_attention(const Scope& s, Value x, const AttentionSizes& n, AttentionC
   return p + s.param("bo", {n.d}, zeros());
 }
 
-Value llama_attention(const Scope& s, Value x, const AttentionSizes& n, double theta, AttentionCache* cache) {
+Value llama_attention(const Scope& s, Value x, const AttentionSizes& n, double theta, const AttentionCache* cache) {
   const int64_t g = n.kv_heads, r = n.heads / n.kv_heads, e = n.d_head;
   Value q = einsum("b t d, d g r e -> b g r t e", x, s.param("wq", {n.d, g, r, e}, weight()));  // [b, g, r, t, e]
   Value k = einsum("b s d, d g e -> b g s e", x, s.param("wk", {n.d, g, e}, weight()));         // [b, g, s, e]

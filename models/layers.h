@@ -22,7 +22,6 @@ struct AttentionSizes {
 struct AttentionCache {
   Value start;         // i32[]: where the t positions at hand begin
   int64_t length = 0;  // s
-  Value keys, values;  // set by the layer: the cache with t positions more, for the caller to return in place of it
 };
 
 // Rows of a table: i32[b, t] -> [b, t, d]. Parameter `name` [v, d].
@@ -41,10 +40,11 @@ Value rms_norm_layer(const Scope& s, std::string_view name, Value x, double eps)
 
 // Causal attention of GPT-2, with biases: [b, t, d] -> [b, t, d]. Parameters wq, wk, wv [d, h, e], bq, bk, bv [h, e],
 // wo [h, e, d], bo [d]. With a cache its keys and values are seen too.
-Value gpt_attention(const Scope& s, Value x, const AttentionSizes& sizes, AttentionCache* cache = nullptr);
+Value gpt_attention(const Scope& s, Value x, const AttentionSizes& sizes, const AttentionCache* cache = nullptr);
 // Causal grouped attention of Llama, with rotary positions: [b, t, d] -> [b, t, d]. Parameters wq [d, g, r, e], wk, wv
 // [d, g, e], wo [g, r, e, d].
-Value llama_attention(const Scope& s, Value x, const AttentionSizes& sizes, double theta, AttentionCache* cache = nullptr);
+Value llama_attention(const Scope& s, Value x, const AttentionSizes& sizes, double theta,
+                      const AttentionCache* cache = nullptr);
 
 // gelu(x up + up_b) down + down_b: [b, t, d] -> [b, t, d]. Parameters up [d, f], up_b [f], down [f, d], down_b [d].
 Value gelu_mlp(const Scope& s, Value x, int64_t f, double output_scale);

@@ -16,7 +16,7 @@ Value norm_layer(const Scope& s, const ModelConfig& c, std::string_view name, Va
 }
 
 // Pre-norm: what attention and the mlp make is added to the residual stream. x, y [b, t, d].
-Value block(const Scope& s, const ModelConfig& c, Value x, AttentionCache* cache = nullptr) {
+Value block(const Scope& s, const ModelConfig& c, Value x, const AttentionCache* cache = nullptr) {
   // The stream grows with each addition; small outputs keep its variance near the embedding's.
   const double output_scale = 0.02 / std::sqrt(2.0 * static_cast<double>(c.layers));
   const AttentionSizes sizes{c.d, c.heads, c.kv_heads, c.d_head, output_scale};
@@ -69,18 +69,12 @@ Value cached_logits(const Scope& scope, const ModelConfig& config, Value tokens,
   Value x = token_embedding(scope, "embedding", tokens, config.vocab, config.d);  // [b, t, d]
   if (gpt) x = learned_positions(scope, "positions", x.named("token"), start, config.context);
   x = x.named("x");
-  Builder& main = scope.trace().main();
   for (int64_t i = 0; i < config.layers; ++i) {
-    const std::string prefix = fmt::format("block.{}", i);
-    const std::vector<Value> made = scope.call(
-        "cached_block", prefix, {{"x", x}, {"start", start}}, [&](Scope& s, const std::vector<Value>& arguments) {
-          AttentionCache cache{arguments[1], length, {}, {}};
-          Value y = block(s, config, arguments[0], &cache);
-          return std::vector<Value>{y, cache.keys, cache.values};
-        });
-    x = made[0];
-    for (const auto& [part, value] : {std::pair{"cache_k", made[1]}, {"cache_v", made[2]}})
-      main.result(value, {&main, main.find(prefix + "." + part)});
+    x = scope.call("cached_block", fmt::format("block.{}", i), {{"x", x}, {"start", start}},
+                   [&](Scope& s, const std::vector<Value>& arguments) {
+                     const AttentionCache cache{arguments[1], length};
+                     return std::vector<Value>{block(s, config, arguments[0], &cache)};
+                   })[0];
   }
   Value last = dynamic_slice(x, at, 1, 1);                            // [b, 1, d]
   return reshape(head(scope, config, last), "b t v -> b (t v)").named("next");  // [b, v]

@@ -40,9 +40,9 @@ int64_t param_count(const ModelConfig& config);
 // Scores of the next token at each position: tokens i32[b, t] -> [b, t, v]. A GPT takes exactly `context` tokens.
 Value model_logits(const Scope& scope, const ModelConfig& config, Value tokens);
 // The same behind what earlier runs saw. tokens i32[b, t] stand at positions start .. start + t - 1, start i32[]; keys and
-// values of `length` positions are kept in the parameters block.<i>.cache_k and cache_v [b, heads, length, e], which the
-// program returns in place (the scope is main). Scores of one position, `at` i32[] of the t: [b, v]. A GPT takes no more
-// positions than its context. UserError: t or length below 1, t above length.
+// values of `length` positions are kept in the parameters block.<i>.cache_k and cache_v [b, heads, length, e], updated in
+// place. Scores of one position, `at` i32[] of the t: [b, v]. A GPT takes no more positions than its context. UserError: t
+// or length below 1, t above length.
 Value cached_logits(const Scope& scope, const ModelConfig& config, Value tokens, Value start, Value at, int64_t length);
 // The mean over b and t of the negative log likelihood: [].
 Value model_loss(const Scope& scope, const ModelConfig& config, Value tokens, Value targets);

@@ -185,7 +185,7 @@ class Flattener {
         if (maker.results[i] != r.value) continue;
         const ValueId place = callee.returns[i].in_place;
         if (place == ValueId::none) return false;
-        return maker.operands[static_cast<size_t>(callee.param_index(place))] == r.in_place;
+        return aliases.source[index(maker.operands[static_cast<size_t>(callee.param_index(place))])] == r.in_place;
       }
       return false;
     }

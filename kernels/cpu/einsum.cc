@@ -13,6 +13,7 @@
 
 #include "meshard/kernels/cpu/copy.h"
 #include "meshard/kernels/cpu/cpu.h"
+#include "meshard/kernels/cpu/few_rows.h"
 
 namespace meshard::cpu {
 namespace {
@@ -305,6 +306,40 @@ Prepared run_product(std::shared_ptr<Product> p, bool turned, int threads) {
           }};
 }
 
+// A few rows (operand `rows_in`) and a matrix, both as they lie: reading the matrix takes all the time. Empty where it is
+// something else.
+Prepared few_rows(const KernelSpec& spec, const Groups& found, int rows_in) {
+  const auto x_at = static_cast<size_t>(rows_in);
+  const KernelOperand &rows = spec.operands[x_at], &matrix = spec.operands[1 - x_at];
+  const Groups g{{}, ordered(rows_in == 0 ? found.m : found.n, rows), ordered(rows_in == 0 ? found.n : found.m, matrix), ordered(found.k, matrix)};
+  const int64_t count = size_of(spec, g.m), n = size_of(spec, g.n), k = size_of(spec, g.k);
+  const std::optional<Matrices> x = matrices(spec, rows, {}, g.m, g.k), w = matrices(spec, matrix, {}, g.k, g.n);
+  const std::optional<Matrices> y = matrices(spec, spec.results[0], {}, g.m, g.n);
+  if (size_of(spec, found.batch) != 1 || count > kFewRows || n < count || !x || !w || !y || y->column != 1) return {};
+  constexpr int64_t kUnit = 16, kElements = 1 << 16;  // columns that stay together; what a further thread pays for
+  const bool packs = x->column != 1;
+  const FewRowsFns f = best_few_rows_functions();
+  return {packs ? count * k * static_cast<int64_t>(sizeof(float)) : 0,
+          [=, x = *x, w = *w, y = *y, threads = spec.threads](const KernelCall& call) {
+            FewRows p{count, k, n, in<float>(call, x_at), x.row, in<float>(call, 1 - x_at), 0, out<float>(call), y.row};
+            if (packs) {
+              auto* space = static_cast<float*>(call.workspace);
+              for (int64_t i = 0; i < count * k; ++i) space[i] = p.x[i / k * x.row + i % k * x.column];
+              p.x = space;
+              p.ld_x = k;
+            }
+            const bool across = w.column == 1;
+            p.ld_w = across ? w.row : w.column;
+            parallel_parts(threads, (n + kUnit - 1) / kUnit, kElements / (kUnit * k) + 1, [&](int64_t, int64_t begin, int64_t end) {
+              FewRows mine = p;
+              mine.n = std::min(end * kUnit, n) - begin * kUnit;
+              mine.w += begin * kUnit * (across ? 1 : p.ld_w);
+              mine.y += begin * kUnit;
+              across ? f.across(mine) : f.along(mine);
+            });
+          }};
+}
+
 }  // namespace
 
 Prepared einsum(const KernelSpec& spec) {
@@ -317,6 +352,8 @@ Prepared einsum(const KernelSpec& spec) {
   if (size_of(spec, found->k) == 0) {
     return {0, [bytes](const KernelCall& call) { std::memset(call.results[0], 0, static_cast<size_t>(bytes)); }};
   }
+  const bool few_first = size_of(spec, found->m) <= size_of(spec, found->n);
+  if (Prepared p = few_rows(spec, *found, few_first ? 0 : 1); p.run) return p;
   const Threads guard(spec.threads);
   const Order straight = best_order(spec, *found);
   const Order across = best_order(turn(spec), {found->batch, found->n, found->m, found->k});

@@ -64,12 +64,12 @@ std::vector<double> whole_scores(ModelConfig c, Dtype dtype) {
 }
 
 // The largest difference from `whole` of scores behind each piece of the text.
-double difference(const ModelConfig& c, Dtype dtype, const Plan& plan, const std::optional<Mesh>& mesh, int64_t chunk,
+double difference(const ModelConfig& c, Dtype dtype, const Plan& plan, const std::optional<Mesh>& mesh, std::vector<int64_t> widths,
                   const std::vector<int64_t>& pieces, const std::vector<double>& whole) {
   const GeneratorPrograms programs =
-      compile_generator(c, plan, mesh, {.batch = kBatch, .length = kLength, .chunk = chunk, .dtype = dtype});
-  const Devices devices(programs.one.bill.mesh.size());
-  State state(programs.one.local, devices.ranks);
+      compile_generator(c, plan, mesh, {.batch = kBatch, .length = kLength, .widths = std::move(widths), .dtype = dtype});
+  const Devices devices(programs.programs[0].bill.mesh.size());
+  State state(programs.local(), devices.ranks);
   state.init(7);
   Generator g(programs, state, devices.comms);
   const std::vector<int32_t> seen = text();
@@ -105,9 +105,9 @@ TEST_CASE("scores with a cache are those of the whole sequence") {
     const Plan alone = Plan::parse(*builtin_plan("replicated"), "replicated.plan");
     for (const std::vector<int64_t>& pieces : {std::vector<int64_t>(kLength, 1), {5, 1, 1, 6}, {12, 1}, {3, 3, 3, 3, 1}}) {
       INFO(name << ", first piece of " << pieces[0]);
-      CHECK(difference(c, Dtype::f64, alone, Mesh::parse("x=1"), 4, pieces, f64) < 1e-10);
-      CHECK(difference(c, Dtype::f32, alone, Mesh::parse("x=1"), 4, pieces, f32) < 1e-4);
-      CHECK(difference(c, Dtype::f32, alone, Mesh::parse("x=1"), 10, pieces, f32) < 1e-4);
+      CHECK(difference(c, Dtype::f64, alone, Mesh::parse("x=1"), {1, 4}, pieces, f64) < 1e-10);
+      CHECK(difference(c, Dtype::f32, alone, Mesh::parse("x=1"), {1, 4}, pieces, f32) < 1e-4);
+      CHECK(difference(c, Dtype::f32, alone, Mesh::parse("x=1"), {1, 2, 10}, pieces, f32) < 1e-4);
     }
   }
 }
@@ -120,7 +120,7 @@ TEST_CASE("every plan gives the scores of one device") {
       for (int64_t n : {2, 3, 4}) {
         for (const std::string& mesh : meshes(plan, n)) {
           INFO(name << ", plan " << plan << ", mesh " << mesh);
-          CHECK(difference(c, Dtype::f64, Plan::parse(*builtin_plan(plan), plan + ".plan"), Mesh::parse(mesh), 4, {6, 1, 1}, f64) < 1e-10);
+          CHECK(difference(c, Dtype::f64, Plan::parse(*builtin_plan(plan), plan + ".plan"), Mesh::parse(mesh), {1, 4}, {6, 1, 1}, f64) < 1e-10);
         }
       }
     }
@@ -128,24 +128,29 @@ TEST_CASE("every plan gives the scores of one device") {
 }
 
 TEST_CASE("a tensor plan splits the cache by heads, and it stays where it is") {
-  const GeneratorPrograms programs = compile_generator(small("gpt-tiny"), Plan::parse(*builtin_plan("tensor"), "tensor.plan"), Mesh::parse("model=2"),
-                                                       {.batch = kBatch, .length = kLength, .chunk = 4});
-  const State state(programs.one.local, {Rank{0}});
+  constexpr int64_t kLong = 1 << 16;
+  const GeneratorPrograms programs = compile_generator(small("llama-tiny"), Plan::parse(*builtin_plan("tensor"), "tensor.plan"), Mesh::parse("model=2"),
+                                                       {.batch = kBatch, .length = kLong, .widths = {1, 4}});
+  const State state(programs.local(), {Rank{0}});
   const StateEntry* cache = state.find("block.0.cache_k");
   REQUIRE(cache != nullptr);
   CHECK(cache->layout.str(state.mesh()) == "[-, model, -, -]");
+  for (const Compiled& p : programs.programs) CHECK(p.bill.peak_bytes - state.bytes(0) < state.view("block.0.cache_k", 0).bytes() / 8);
   // Two sums over the residual stream a layer, the embedding's, and the scores to all.
-  CHECK(programs.one.bill.lines.size() == 4);
+  CHECK(programs.programs[0].bill.lines.size() == 4);
 }
 
 TEST_CASE("wrong lengths are refused") {
   const ModelConfig c = small("gpt-tiny");
   const Plan plan = Plan::parse(*builtin_plan("replicated"), "replicated.plan");
   CHECK_THROWS_WITH(compile_generator(c, plan, Mesh::parse("x=1"), {.length = kLength + 3}),
-                    Catch::Contains("a cache of 16 positions for tokens i32[1,16]; it has at least as many as the tokens, and at most the model's context=15"));
+                    Catch::Contains("a cache of 16 positions for tokens i32[1,1]; it has at least as many as the tokens, and at most the model's context=15"));
+  for (const std::vector<int64_t>& widths : {std::vector<int64_t>{}, {2, 4}, {1, 4, 4}})
+    CHECK_THROWS_WITH(compile_generator(c, plan, Mesh::parse("x=1"), {.length = 4, .widths = widths}), Catch::Contains("rise from 1"));
   const GeneratorPrograms programs = compile_generator(c, plan, Mesh::parse("x=1"), {.batch = 2, .length = 4});
+  CHECK(programs.programs.size() == 1);
   const Devices one(1);
-  State state(programs.one.local, one.ranks);
+  State state(programs.local(), one.ranks);
   state.init(7);
   Generator g(programs, state, one.comms);
   const std::vector<int32_t> tokens(10, 1);

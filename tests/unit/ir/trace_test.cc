@@ -2,6 +2,8 @@
 
 #include <catch2/catch.hpp>
 
+#include <map>
+
 #include "meshard/ir/parse.h"
 #include "meshard/ir/verify.h"
 #include "op_table.h"
@@ -357,6 +359,47 @@ TEST_CASE("helpers of programs") {
   CHECK(f.find("sub") == ValueId::none);
   CHECK(f.param_index(x.id()) == 0);
   CHECK(f.param_index(y.id()) == -1);
+}
+
+TEST_CASE("a parameter that is updated is returned in place, through functions too") {
+  Trace trace(table());
+  Scope s = trace.scope();
+  Value x = s.input("x", Dtype::f32, {4});
+  for (const char* prefix : {"a", "b"}) {
+    x = s.call("outer", prefix, {{"x", x}}, [](Scope& outer, const std::vector<Value>& given) {
+      return outer.call("inner", "i", {{"x", given[0]}}, [](Scope& inner, const std::vector<Value>& in) {
+        Value mean = inner.param("mean", {4}, {});
+        Value next = add(gelu(mean), in[0]).named("mean.new");
+        inner.update("mean", next);
+        return std::vector<Value>{add(in[0], next)};
+      });
+    })[0];
+  }
+  trace.result(x);
+  const Program p = trace.program();
+  std::map<std::string, std::string> returned;
+  for (const Function& f : p.functions) {
+    for (const Return& r : f.returns) {
+      if (r.in_place != ValueId::none) returned[f.name + " " + f.value(r.in_place).name] = f.value(r.value).name;
+    }
+  }
+  CHECK(returned == std::map<std::string, std::string>{{"inner mean", "mean.new"},
+                                                       {"outer i.mean", "i.mean.new"},
+                                                       {"main a.i.mean", "a.i.mean.new"},
+                                                       {"main b.i.mean", "b.i.mean.new"}});
+  CHECK(p.main().returns.size() == 3);
+}
+
+TEST_CASE("wrong updates of parameters") {
+  Trace trace(table());
+  Scope s = trace.scope();
+  Value x = s.input("x", Dtype::f32, {4});
+  Value w = s.param("w", {4}, {});
+  CHECK_THROWS_WITH(s.update("v", x), Catch::Contains("func main has no parameter v of the model that could be updated"));
+  CHECK_THROWS_WITH(s.update("x", w), Catch::Contains("func main has no parameter x of the model"));
+  CHECK_THROWS_WITH(s.update("w", s.param("one", {}, {})), Catch::Contains("parameter w is f32[4], its new value f32[]"));
+  s.update("w", add(x, w));
+  CHECK_THROWS_WITH(s.update("w", x), Catch::Contains("parameter w is updated already; a run gives it one value"));
 }
 
 }  // namespace

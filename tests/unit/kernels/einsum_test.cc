@@ -52,6 +52,16 @@ TEST_CASE("tuned einsum agrees with the reference") {
   check_cpu(c, cpu::einsum, reference::einsum);
 }
 
+TEST_CASE("a few rows times a matrix that threads share") {
+  const auto rule = GENERATE(as<std::string>(), "m k, k n -> m n", "m k, n k -> m n", "k m, k n -> m n", "n k, m k -> m n", "m k, k n -> n m",
+                             "k n, m k -> m n");
+  const int64_t rows = GENERATE(1, 2, 3, 4, 5);
+  INFO(rule << ", " << rows << " rows");
+  Case c(rule, Case::whole({{"m", rows}, {"k", 135}, {"n", 1501}}));
+  if (!c.taken(cpu::einsum)) return;  // a build without oneDNN
+  check_cpu(c, cpu::einsum, reference::einsum);
+}
+
 TEST_CASE("tuned einsum with nothing to sum or to write") {
   Case zeros("t d, d f -> t f", Case::whole({{"t", 3}, {"d", 0}, {"f", 4}}));
   if (!zeros.taken(cpu::einsum)) return;  // a build without oneDNN
