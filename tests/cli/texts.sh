@@ -26,7 +26,7 @@ for bytes in zeros ones random bytes line nul folder; do
 done
 
 # A sample from f32 parameters whose training step is of mixed precision, longer than the model sees at once.
-wants 0 "$meshard" train "${small[@]}" --text text --steps 2 --dtype bf16 --sample 40 && printed '^sample:'
+wants 0 "$meshard" train "${small[@]}" --text text --steps 2 --dtype bf16 --sample 40 && printed 'sample:'
 
 # The log: a header, a line a step, the held-out loss.
 wants 0 "$meshard" train "${small[@]}" --text text --steps 3 --validate 1 --lockstep --plan tensor --mesh 'model=2' --log log.jsonl
