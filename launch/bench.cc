@@ -47,10 +47,13 @@ constexpr Work kWorks[] = {
     {"its gradient", "attention_vjp",
      "f32[1,8,2048,64], f32[1,8,2048,64], f32[1,8,2048,64], f32[1,8,2048,64], f32[1,8,2048], f32[1,8,2048,64]", "{causal = true}",
      "f32[1,8,2048,64], f32[1,8,2048,64], f32[1,8,2048,64]", 0.5},
+    {"product, bf16", "einsum", "bf16[1024,768], bf16[768,3072]", "{rule = \"i k, k j -> i j\"}", "bf16[1024,3072]"},
     {"layer norm", "layer_norm", "f32[1024,768], f32[768], f32[768]", "{eps = 1e-05}", "f32[1024,768], f32[1024], f32[1024]"},
     {"its gradient", "layer_norm_vjp", "f32[1024,768], f32[768], f32[1024], f32[1024], f32[1024,768]", "", "f32[1024,768], f32[768], f32[768]"},
     {"gelu", "gelu", "f32[1024,3072]", "", "f32[1024,3072]"},
     {"its gradient", "gelu_vjp", "f32[1024,3072], f32[1024,3072]", "", "f32[1024,3072]"},
+    {"gelu, bf16", "gelu", "bf16[1024,3072]", "", "bf16[1024,3072]"},
+    {"to bf16", "convert", "f32[1024,3072]", "", "bf16[1024,3072]"},
     {"sum of two", "add", "f32[1024,3072], f32[1024,3072]", "", "f32[1024,3072]"},
     {"cross entropy", "cross_entropy", "f32[256,50257], i32[256]", "", "f32[256], f32[256]"},
     {"its gradient", "cross_entropy_vjp", "f32[256,50257], i32[256], f32[256], f32[256]", "", "f32[256,50257]"},
@@ -95,7 +98,9 @@ void fill(const View& v, int64_t ids) {
     if (v.dtype == Dtype::i32) {
       v.as<int32_t>()[i] = static_cast<int32_t>((state >> 8) % static_cast<uint32_t>(ids));
     } else {
-      v.as<float>()[i] = v.shape.rank() == 0 ? 1.0f : static_cast<float>(state >> 8) * 0x1p-24f - 0.5f;
+      const float number = v.shape.rank() == 0 ? 1.0f : static_cast<float>(state >> 8) * 0x1p-24f - 0.5f;
+      if (v.dtype == Dtype::bf16) v.as<bfloat16>()[i] = bfloat16(number);
+      else v.as<float>()[i] = number;
     }
   }
 }

@@ -9,6 +9,9 @@ namespace meshard::cpu {
 
 // Two operands, by oneDNN's matrix products. Without oneDNN never taken.
 Prepared einsum(const KernelSpec& spec);
+// Of bf16 operands by the machine's own instructions, to bf16 or f32; never taken where it has none. `einsum` does so
+// where that is faster than f32 with conversions (kernels/mixed.h), which `einsum` leaves to its caller.
+Prepared einsum_bf16(const KernelSpec& spec);
 
 Prepared identity(const KernelSpec& spec);
 Prepared neg(const KernelSpec& spec);
