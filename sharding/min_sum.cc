@@ -336,25 +336,45 @@ Cost MinSum::tighten(Cost upper, int sweeps) {
   for (size_t t = 0; t < tables_.size(); ++t) {
     for (int v : tables_[t].variables) shift[t].emplace_back(static_cast<size_t>(labels_[static_cast<size_t>(v)]), 0);
   }
+  // A row of cells shares what its outer variables add, and all its partners when one of them is dead.
+  std::vector<Cost> inner;
   const auto marginals = [&](size_t t, std::vector<std::vector<Cost>>& out) {
     const Table& table = tables_[t];
-    const size_t arity = table.variables.size();
-    out.assign(arity, {});
-    for (size_t i = 0; i < arity; ++i) out[i].assign(shift[t][i].size(), kInfinite);
-    std::vector<size_t> at(arity, 0);
-    for (Cost c : *table.cells) {
-      if (c < kInfinite) {
-        bool dead = false;
-        for (size_t i = 0; i < arity; ++i) {
-          c += shift[t][i][at[i]];
-          dead |= own[static_cast<size_t>(table.variables[i])][at[i]] >= kInfinite;
-        }
-        for (size_t i = 0; i < arity && !dead; ++i) out[i][at[i]] = std::min(out[i][at[i]], c);
+    const size_t outer = table.variables.size() - 1;
+    const auto dead = [&](size_t i, size_t x) { return own[static_cast<size_t>(table.variables[i])][x] >= kInfinite; };
+    out.resize(outer + 1);
+    for (size_t i = 0; i <= outer; ++i) out[i].assign(shift[t][i].size(), kInfinite);
+    inner = shift[t][outer];
+    for (size_t x = 0; x < inner.size(); ++x) {
+      if (dead(outer, x)) inner[x] = kInfinite;
+    }
+    std::vector<Cost>& last = out[outer];
+    std::vector<size_t> at(outer, 0);
+    const std::vector<Cost>& cells = *table.cells;
+    for (size_t row = 0; row < cells.size(); row += inner.size()) {
+      Cost base = 0;
+      bool skip = false;
+      for (size_t i = 0; i < outer; ++i) {
+        base += shift[t][i][at[i]];
+        skip = skip || dead(i, at[i]);
       }
-      for (size_t i = arity; i-- > 0;) {
+      if (!skip) {
+        Cost lowest = kInfinite;
+        for (size_t x = 0; x < inner.size(); ++x) {
+          const Cost c = cells[row + x] + (base + inner[x]);
+          last[x] = c < last[x] ? c : last[x];
+          lowest = c < lowest ? c : lowest;
+        }
+        for (size_t i = 0; i < outer; ++i) out[i][at[i]] = std::min(out[i][at[i]], lowest);
+      }
+      for (size_t i = outer; i-- > 0;) {
         if (++at[i] < shift[t][i].size()) break;
         at[i] = 0;
       }
+    }
+    // Infinite cells that a shift has lowered.
+    for (std::vector<Cost>& costs : out) {
+      for (Cost& c : costs) c = c >= kInfinite / 2 ? kInfinite : c;
     }
   };
   const auto least = [](const std::vector<Cost>& costs) { return *std::min_element(costs.begin(), costs.end()); };
