@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "meshard/ir/halo.h"
@@ -247,6 +248,59 @@ std::shared_ptr<const Prepared> prepare(const KernelSpec& spec, const Op& op, co
   return std::make_shared<const Prepared>(std::move(p));
 }
 
+// Elements of `layout`, summed over the ranks that differ from `rank` along `over`. Each of these atoms splits a dimension.
+int64_t group_elements(const Mesh& mesh, const Shape& shape, const Layout& layout, AtomSet over, Rank rank) {
+  int64_t product = 1;
+  for (int d = 0; d < shape.rank(); ++d) {
+    const Atoms& atoms = layout.atoms(d);
+    const int64_t parts = mesh.parts(atoms), peers = mesh.parts(AtomSet::of(atoms) & over);
+    int64_t sum = shape[d] / parts * peers;
+    for (int64_t i = 0; shape[d] % parts != 0 && i < peers; ++i) {
+      if (i == 0) sum = 0;
+      int64_t at = 0, step = 1, left = i;  // where the peer's block stands
+      for (size_t a = atoms.size(); a-- > 0; step *= mesh.atom_size(atoms[a])) {
+        const int64_t size = mesh.atom_size(atoms[a]);
+        at += step * (over.has(atoms[a]) ? left % size : mesh.digit(rank, atoms[a]));
+        if (over.has(atoms[a])) left /= size;
+      }
+      sum += block(shape[d], parts, at).size;
+    }
+    product *= sum;
+  }
+  return product;
+}
+
+// What a step stages, without naming who sends what to whom: plan_collective does that, rank by rank. None: not known here.
+std::optional<int64_t> counted_staging_bytes(const Mesh& mesh, const Flat& flat, const FlatStep& step, Rank rank) {
+  if (step.fetch != nullptr) return std::nullopt;
+  const Collective kind = *step.op->def->collective;
+  const bool moves = kind == Collective::all_to_all || kind == Collective::permute || kind == Collective::exchange;
+  // One value is staged only where its blocks do not stand one after another.
+  if (!moves && step.operands.size() == 1) return std::nullopt;
+  int64_t sends = 0, receives = 0;
+  for (size_t i = 0; i < step.operands.size(); ++i) {
+    const Shape& shape = flat.values[static_cast<size_t>(step.operands[i])].type.shape;
+    const ReshardStep s = reshard_step(flat, step, i);
+    if (moves) {
+      const Exchanged e = exchanged_elements(mesh, shape, s, rank);
+      sends += e.sends;
+      receives += e.receives;
+    } else if (kind == Collective::all_reduce) {  // sent and received in one area
+      sends += local_elements(mesh, shape, s.from, rank);
+    } else if (kind == Collective::all_gather) {
+      sends += local_elements(mesh, shape, s.from, rank);
+      receives += local_elements(mesh, shape, s.to, rank);
+    } else if (kind == Collective::reduce_scatter) {
+      sends += group_elements(mesh, shape, s.to, s.over, rank);
+      receives += local_elements(mesh, shape, s.to, rank);
+    } else {
+      return std::nullopt;
+    }
+  }
+  const int64_t size = size_bytes(flat.values[static_cast<size_t>(step.operands[0])].type.dtype);
+  return aligned(sends * size) + aligned(receives * size);
+}
+
 // What was prepared for the ops of a program, to be used again: for all calls of a function, and for ops that are alike in
 // signature and blocks.
 class Preparations {
@@ -276,15 +330,8 @@ class Preparations {
   int64_t staging_bytes(const Flat& flat, const FlatStep& step, Rank rank) {
     const auto [it, fresh] = staging_.try_emplace({{step.op, step.fetches}, rank}, 0);
     if (!fresh) return it->second;
-    const auto kind = step.op->def->collective;
-    const bool moves = kind == Collective::all_to_all || kind == Collective::permute || kind == Collective::exchange;
-    if (!moves || step.fetch != nullptr || step.operands.size() > 1) {
-      return it->second = plan_collective(*local_.mesh, flat, step, rank).staging_bytes();
-    }
-    const FlatValue& from = flat.values[static_cast<size_t>(step.operands[0])];
-    const Exchanged e = exchanged_elements(*local_.mesh, from.type.shape, reshard_step(flat, step, 0), rank);
-    const int64_t size = size_bytes(from.type.dtype);
-    return it->second = aligned(e.sends * size) + aligned(e.receives * size);
+    if (const auto counted = counted_staging_bytes(*local_.mesh, flat, step, rank)) return it->second = *counted;
+    return it->second = plan_collective(*local_.mesh, flat, step, rank).staging_bytes();
   }
 
   const CollectiveStep& collective(const Flat& flat, const FlatStep& step, Rank rank) {
