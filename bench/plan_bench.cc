@@ -1,6 +1,8 @@
 // How long planning takes, pass by pass, with cold caches, on one core:
 //
-//   plan_bench [--json FILE] [--repeat N] [--most OPS] [--kind layers|random|gpt] [--mesh "data=16, model=8, expert=4"]
+//   plan_bench [--json FILE] [--repeat N] [--most OPS] [--kind layers|random|gpt] [--mesh "data=16, model=8, expert=4"] [--table yes]
+//
+// --table: layers alone, every number of ops on every number of devices.
 //
 // Programs of N ops with pinned layouts that conflict: `layers` is a chain of transformer layers of different widths in
 // one function, `random` a random graph of products, sums and elementwise ops. No two layers and no two layouts are
@@ -260,6 +262,7 @@ int main(int argc, char** argv) {
   std::string json, mesh, kind;
   int repeat = 3;
   int64_t most = 100000;
+  bool table = false;
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string flag = argv[i], value = argv[i + 1];
     if (flag == "--json") json = value;
@@ -267,10 +270,19 @@ int main(int argc, char** argv) {
     if (flag == "--kind") kind = value;
     if (flag == "--repeat") repeat = std::stoi(value);
     if (flag == "--most") most = std::stoll(value);
+    if (flag == "--table") table = value == "yes";
   }
   const std::string usual = "data=16, model=8, expert=4";
   std::vector<Row> rows;
   try {
+    for (int64_t ops : {100, 1000, 10000, 100000}) {
+      if (!table || ops > most) continue;
+      for (const char* m : {"data=2, model=2, expert=2", "data=16, model=8, expert=4", "data=32, model=16, expert=8", "data=64, model=32, expert=32"}) {
+        rows.push_back(measure("layers", ops, m, repeat));
+        print_rows({rows.back()});
+      }
+    }
+    if (table) return 0;
     for (const std::string k : {"layers", "random"}) {
       if (!kind.empty() && kind != k) continue;
       for (int64_t ops : {100, 1000, 10000, 100000}) {

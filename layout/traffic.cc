@@ -156,12 +156,52 @@ Moved count_coordinates(const Mesh& mesh, std::span<const ChangedDim* const> dim
   return moved;
 }
 
+// One dimension: of each block of `to`, the blocks of `from` that it meets. A rank has such a pair if it stands at one place along the
+// atoms that are in both lists, so pairs are counted and not coordinates.
+Moved count_pairs(const Mesh& mesh, const ChangedDim& dim, bool with_pieces) {
+  Moved moved{.atoms = dim.atoms};
+  const AtomSet shared = AtomSet::of(dim.from) & AtomSet::of(dim.to);
+  // What a place says of the shared atoms, as one number.
+  const auto digits = [&](const Ids& atoms, int64_t at) {
+    int64_t number = 0;
+    for (size_t a = atoms.size(); a-- > 0; at /= mesh.atom_size(atoms[a])) {
+      if (!shared.has(atoms[a])) continue;
+      int64_t below = 1;
+      for (AtomId b : shared.list()) below *= b < atoms[a] ? mesh.atom_size(b) : 1;
+      number += at % mesh.atom_size(atoms[a]) * below;
+    }
+    return number;
+  };
+  const int64_t partners = dim.from_parts / mesh.parts(shared);  // ranks with a block of `to` have so many of `from`
+  const auto place = [&](int64_t e) { return static_cast<int64_t>(static_cast<__int128>(e) * dim.from_parts / dim.elements); };
+  for (int64_t i = 0; i < dim.to_parts; ++i) {
+    const Block wanted = block(dim.elements, dim.to_parts, i);
+    const int64_t own = shared.empty() ? 0 : digits(dim.to, i);
+    int64_t met = 0, least = wanted.size;
+    for (int64_t j = wanted.size == 0 ? 1 : place(wanted.begin), last = wanted.size == 0 ? 0 : place(wanted.end() - 1); j <= last; ++j) {
+      const int64_t both = intersect(wanted, block(dim.elements, dim.from_parts, j)).size;
+      if (both == 0 || (!shared.empty() && digits(dim.from, j) != own)) continue;
+      moved.kept += both;
+      least = std::min(least, both);
+      ++met;
+    }
+    if (met < partners) least = 0;
+    moved.add({wanted.size, least});
+    if (!with_pieces) continue;
+    const int64_t pieces = blocks_met(wanted, dim.elements, dim.from_parts);
+    moved.pieces = std::max(moved.pieces, pieces);
+    if (least == 0) moved.foreign = std::max(moved.foreign, pieces);
+  }
+  return moved;
+}
+
 Moved count_group(const Mesh& mesh, std::span<const ChangedDim* const> dims, bool with_pieces) {
   const ChangedDim& first = *dims[0];
   if (dims.size() == 1 && (begins_with(first.from, first.to) || begins_with(first.to, first.from)))
     return count_nested(first);
   if (std::all_of(dims.begin(), dims.end(), [&](const ChangedDim* dim) { return aligned(mesh, *dim); }))
     return count_aligned(mesh, dims);
+  if (dims.size() == 1) return count_pairs(mesh, first, with_pieces);
   return count_coordinates(mesh, dims, with_pieces);
 }
 
