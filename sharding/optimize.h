@@ -4,6 +4,7 @@
 //
 //   name     | what it does
 //   ---------|---------------------------------------------------------------------------------------------------------
+//   fold     | what is computed of constants alone becomes a constant
 //   share    | what two ops make alike is made once: gathers of one value, and other ops but those that are cheap to
 //            | make again (OpDef::remake), which autodiff repeats on purpose so that nothing lives from forward to
 //            backward
@@ -42,6 +43,7 @@ std::vector<Pass> optimize_passes(const OptimizeOptions& options = {});
 // Their names, with or without overlap: what may stand behind --without.
 std::vector<std::string> optimize_names();
 
+Program fold(const Program& local);
 Program share(const Program& local);
 Program shorten(const Program& local);
 Program drop(const Program& local);

@@ -8,6 +8,7 @@ std::vector<Pass> optimize_passes(const OptimizeOptions& options) {
   const auto add = [&](const char* name, std::function<Program(const Program&)> run) {
     passes.push_back({name, Level::local, std::move(run)});
   };
+  add("fold", fold);
   add("share", share);
   add("shorten", shorten);
   add("drop", drop);
