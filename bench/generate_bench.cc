@@ -64,7 +64,7 @@ void bench(const Options& o, int rank) {
   State state(programs.local(), {comm->rank()});
   state.init(1, options.compile.threads);
   Generator g(programs, state, std::span(&device, 1), {.threads = options.compile.threads});
-  const MachineBounds machine = measure_machine(options.compile.threads);
+  const MachineBounds machine = measure_machine({.threads = options.compile.threads});
 
   std::vector<int32_t> tokens(static_cast<size_t>(o.batch * o.prompt));
   for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i * 7919 % static_cast<size_t>(model.vocab));

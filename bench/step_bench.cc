@@ -4,8 +4,8 @@
 //              [--dtype f32|bf16] [--clock wall|cpu] [--by op|shape|place] [--json FILE]
 //   mpirun -n 2 step_bench --threads 1 --plan zero1 --mesh data=2
 //
-// GEMM peak is the best of five products of 2048 x 2048 x 2048 by our own kernel, stream bandwidth that of a plain copy of
-// 64 MiB (bytes read and written), all ranks and threads at it, both before the steps. The bound of a step: its matrix
+// GEMM peak is the best of five products of 2048 x 2048 x 2048 by our own kernel, stream bandwidth that of a plain copy
+// larger than the caches (bytes read and written), all ranks and threads at it, both before the steps. The bound of a step: its matrix
 // flops (6 N + 12 L T d a token) at GEMM peak, plus 28 bytes for each parameter that a rank's optimizer updates (reads w,
 // m, v, g; writes w, m, v) and the bytes of the bill (read and written) at stream bandwidth. Tokens are drawn uniformly.
 // A step's time is the median over the steps; the time by op is taken in steps of their own. live: the largest sum of
@@ -17,14 +17,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <random>
 
 #include "meshard/collectives/mpi.h"
-#include "meshard/kernels/cpu/cpu.h"
+#include "meshard/kernels/machine.h"
 #include "meshard/models/plans.h"
 #include "meshard/models/train_step.h"
 #include "meshard/ops/table.h"
@@ -52,51 +51,6 @@ double over_ranks(double mine) {
   double all = 0;
   MPI_Allreduce(&mine, &all, 1, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
   return all;
-}
-
-double gemm_flops(int threads, clockid_t clock) {
-  constexpr int64_t n = 2048;
-  KernelSpec spec;
-  spec.factors = {{"i", n, n}, {"j", n, n}, {"k", n, n}};
-  const Type type{Dtype::f32, {n, n}};
-  spec.operands = {{type, {{0}, {2}}}, {type, {{2}, {1}}}};
-  spec.results = {{type, {{0}, {1}}}};
-  spec.threads = threads;
-  const Prepared product = cpu::einsum(spec);
-  if (!product.run) return 0;
-  Buffer a(type.bytes()), b(type.bytes()), y(type.bytes()), scratch(product.workspace_bytes);
-  for (int64_t i = 0; i < n * n; ++i) {
-    reinterpret_cast<float*>(a.data())[i] = static_cast<float>(i % 17) - 8;
-    reinterpret_cast<float*>(b.data())[i] = static_cast<float>(i % 13) - 6;
-  }
-  void* const operands[] = {a.data(), b.data()};
-  void* const results[] = {y.data()};
-  double best = 0;
-  for (int i = 0; i < 6; ++i) {
-    MPI_Barrier(MPI_COMM_WORLD);
-    const double begin = now(clock);
-    product.run({operands, results, scratch.data()});
-    if (i > 0) best = std::max(best, 2.0 * n * n * n / (now(clock) - begin));
-  }
-  return over_ranks(best);
-}
-
-double stream_bytes(int threads, clockid_t clock) {
-  constexpr int64_t kBytes = int64_t{64} << 20;
-  Buffer a(kBytes), b(kBytes);
-  std::memset(a.data(), 1, kBytes);
-  double best = 0;
-  for (int i = 0; i < 8; ++i) {
-    MPI_Barrier(MPI_COMM_WORLD);
-    const double begin = now(clock);
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-    for (int t = 0; t < threads; ++t) {
-      const int64_t from = kBytes * t / threads, to = kBytes * (t + 1) / threads;
-      std::memcpy(b.data() + from, a.data() + from, static_cast<size_t>(to - from));
-    }
-    if (i > 0) best = std::max(best, 2.0 * kBytes / (now(clock) - begin));
-  }
-  return over_ranks(best);
 }
 
 struct Spent {
@@ -127,7 +81,9 @@ int usage(const std::string& what) {
 
 int bench(const Options& o, int rank, int ranks) {
   const clockid_t clock = o.clock == "wall" ? CLOCK_MONOTONIC : CLOCK_PROCESS_CPUTIME_ID;
-  const double gemm = gemm_flops(o.threads, clock), stream = stream_bytes(o.threads, clock);
+  const MachineBounds machine =
+      measure_machine({.threads = o.threads, .seconds = [&] { return now(clock); }, .together = [] { MPI_Barrier(MPI_COMM_WORLD); }});
+  const double gemm = over_ranks(machine.matmul_flops), stream = over_ranks(machine.copy_bytes);
   const ModelConfig model = model_config(o.model);
   const double begin = now();
   Trace trace(op_table());

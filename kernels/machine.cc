@@ -1,5 +1,7 @@
 #include "meshard/kernels/machine.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -13,27 +15,26 @@
 namespace meshard {
 namespace {
 
+double wall_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
 // The best of several turns is the machine; the others are what else it was doing.
 template <class Work>
-double best_seconds(const Work& work) {
-  using Clock = std::chrono::steady_clock;
-  constexpr double kSeconds = 0.25;
-  constexpr int kMost = 20;
-  work();  // pages and threads come with the first turn
-  double best = 1e30, sum = 0;
-  for (int i = 0; i < kMost && (i < 3 || sum < kSeconds); ++i) {
-    const Clock::time_point begin = Clock::now();
+double best_seconds(const MeasureOptions& o, const Work& work) {
+  constexpr int kTurns = 6;
+  double best = 1e30;
+  for (int i = 0; i < kTurns; ++i) {
+    if (o.together) o.together();
+    const double begin = o.seconds ? o.seconds() : wall_seconds();
     work();
-    const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
-    best = std::min(best, seconds);
-    sum += seconds;
+    const double taken = (o.seconds ? o.seconds() : wall_seconds()) - begin;
+    if (i > 0) best = std::min(best, taken);  // pages and threads come with the first turn
   }
   return best;
 }
 
-double matmul_flops(int threads) {
+double matmul_flops(const MeasureOptions& o) {
   KernelSpec spec;
-  spec.threads = threads;
+  spec.threads = o.threads;
   const auto square = [&](int64_t n) {
     const Type type{Dtype::f32, {n, n}};
     spec.factors = {{"i", n, n}, {"j", n, n}, {"k", n, n}};
@@ -56,15 +57,17 @@ double matmul_flops(int threads) {
   void* const operands[] = {a.data(), b.data()};
   void* const results[] = {y.data()};
   const auto flops = static_cast<double>(2 * n * n * n);
-  return flops / best_seconds([&] { product.run({operands, results, scratch.data()}); });
+  return flops / best_seconds(o, [&] { product.run({operands, results, scratch.data()}); });
 }
 
-double copy_bytes(int threads) {
-  constexpr int64_t kBytes = int64_t{32} << 20;
-  Buffer from(kBytes), to(kBytes);
-  std::memset(from.data(), 1, kBytes);
-  return 2.0 * kBytes / best_seconds([&] {
-           parallel_parts(threads, kBytes, int64_t{1} << 20, [&](int64_t, int64_t begin, int64_t end) {
+double copy_bytes(const MeasureOptions& o) {
+  // Both blocks together are larger than the last cache, which may be shared with other machines.
+  const int64_t cache = std::max<int64_t>(0, sysconf(_SC_LEVEL3_CACHE_SIZE));
+  const int64_t bytes = std::clamp<int64_t>(cache / 8 * 5, int64_t{32} << 20, int64_t{192} << 20);
+  Buffer from(bytes), to(bytes);
+  std::memset(from.data(), 1, static_cast<size_t>(bytes));
+  return 2.0 * static_cast<double>(bytes) / best_seconds(o, [&] {
+           parallel_parts(o.threads, bytes, int64_t{1} << 20, [&](int64_t, int64_t begin, int64_t end) {
              std::memcpy(to.data() + begin, from.data() + begin, static_cast<size_t>(end - begin));
            });
          });
@@ -72,6 +75,6 @@ double copy_bytes(int threads) {
 
 }  // namespace
 
-MachineBounds measure_machine(int threads) { return {matmul_flops(threads), copy_bytes(threads)}; }
+MachineBounds measure_machine(const MeasureOptions& options) { return {matmul_flops(options), copy_bytes(options)}; }
 
 }  // namespace meshard

@@ -1,10 +1,13 @@
 // What this machine can do at most, measured: the bounds that times of steps are judged by.
 //
-//   MachineBounds machine = measure_machine(2);
+//   MachineBounds machine = measure_machine({.threads = 2});
 //   fmt::print("{:.0f} GFLOP/s, {:.1f} GB/s\n", machine.matmul_flops / 1e9, machine.copy_bytes / 1e9);
 //
-// Takes about half a second and 64 MiB. Processes that share cores or memory measure at the same time, each its own part.
+// Takes about a second, and twice the memory of the largest cache for the copy (64 MiB to 384 MiB). Processes that share
+// cores or memory measure at the same time, each its own part.
 #pragma once
+
+#include <functional>
 
 namespace meshard {
 
@@ -13,6 +16,12 @@ struct MachineBounds {
   double copy_bytes = 0;    // a second, read and written: the best plain copy of a block larger than the caches
 };
 
-MachineBounds measure_machine(int threads);
+struct MeasureOptions {
+  int threads = 1;
+  std::function<double()> seconds;  // another clock than the wall's: processor time
+  std::function<void()> together;   // called before every turn, a fixed number of times: a barrier of the processes
+};
+
+MachineBounds measure_machine(const MeasureOptions& options);
 
 }  // namespace meshard

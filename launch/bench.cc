@@ -240,7 +240,7 @@ int bench(Job& job, const BenchOptions& o) {
   }
   job.agree(error);
   job.gather("");
-  MachineBounds machine = measure_machine(o.threads);
+  MachineBounds machine = measure_machine({.threads = o.threads});
   machine = {over_ranks(job, machine.matmul_flops), over_ranks(job, machine.copy_bytes)};
   Json json{{"format", "meshard bench"}, {"version", 1}, {"host", Job::host()}, {"ranks", job.size()}, {"threads", o.threads},
             {"matmul_flops", machine.matmul_flops}, {"copy_bytes", machine.copy_bytes}};

@@ -86,11 +86,11 @@ bool report_communication(Job& job, std::span<Communicator* const> devices, cons
 }
 
 void report_steps(Job& job, const Profile& profile, const Executor& run, int threads, double flops_per_step) {
-  const MachineBounds mine = measure_machine(threads);
   double exposed = 0;
   for (const Profile::Line& line : profile.lines()) exposed += line.collective ? line.seconds : 0;
   rusage use{};
-  getrusage(RUSAGE_SELF, &use);
+  getrusage(RUSAGE_SELF, &use);  // before the measurement takes memory of its own
+  const MachineBounds mine = measure_machine({.threads = threads});
   const double runs = static_cast<double>(std::max<int64_t>(1, profile.runs()));
   double matmul = 0, copy = 0, least = INFINITY, most = 0;
   int64_t resident = 0;
