@@ -11,11 +11,6 @@
 
 #include <cmath>
 
-// Without it the compiler keeps a tile in memory instead of in registers.
-#ifndef MESHARD_UNROLL
-#define MESHARD_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 HWY_BEFORE_NAMESPACE();
 namespace meshard::cpu::HWY_NAMESPACE {
 

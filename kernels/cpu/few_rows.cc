@@ -9,11 +9,6 @@
 
 #include "hwy/cache_control.h"
 
-// Without it the compiler keeps the sums in memory instead of in registers.
-#ifndef MESHARD_UNROLL
-#define MESHARD_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 HWY_BEFORE_NAMESPACE();
 namespace meshard::cpu::HWY_NAMESPACE {
 
