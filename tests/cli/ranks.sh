@@ -44,7 +44,7 @@ refused 'rank 1: the mesh data=4 has 4 devices, but 2 ranks are running; start 4
 
 # Ranks started with different things.
 cp text other && echo more >> other
-refused_like 'rank 0 has another run than rank 1: first difference at line 12: rank 0 has "--text of 23893 bytes, digest [0-9a-f]+", rank 1 has "--text of 23898 bytes, digest [0-9a-f]+"' \
+refused_like 'rank 0 has another run than rank 1: first difference at line 13: rank 0 has "--text of 23893 bytes, digest [0-9a-f]+", rank 1 has "--text of 23898 bytes, digest [0-9a-f]+"' \
   "${mpi[@]}" ./each text other "${train[@]}" --text text "${data[@]}"
 refused 'rank 0 has another run than rank 1: first difference at line 6: rank 0 has "--seed 41", rank 1 has "--seed 42"' \
   "${mpi[@]}" ./each 41 42 "${train[@]}" --text text "${data[@]}" --seed 41
