@@ -1,5 +1,6 @@
 #include "meshard/sharding/value_frames.h"
 
+#include <absl/container/flat_hash_map.h>
 #include <absl/container/inlined_vector.h>
 
 #include "meshard/sharding/copy_tree.h"
@@ -197,10 +198,29 @@ Frame<typename Prices::Number> make_frame(Prices& prices, std::span<const LabelL
     size_t classes = 1;
     for (const Asked& a : way.asked) classes *= a.needs.size();
     const size_t begin = frame.cells.size();
+    // Many readers ask for few different sets of copies, and a set's price is a search over trees: each is made once.
+    const bool keep = pricer.places() <= 64 && readers > 3;
+    absl::flat_hash_map<uint64_t, Cell<typename Prices::Number>> known;
+    const auto mask = [](const auto& places) {
+      uint64_t bits = 0;
+      for (int p : places) bits |= uint64_t{1} << p;
+      return bits;
+    };
     for (size_t c = 0; c < classes; ++c) {
+      uint64_t set = 0;
+      if (keep) {
+        set = mask(way.fixed);
+        for (size_t k = 0; k < readers; ++k) set |= mask(way.asked[k].needs[digit[k]]);
+        if (const auto found = known.find(set); found != known.end()) {
+          frame.cells.push_back(found->second);
+          next([&](size_t k) { return way.asked[k].needs.size(); });
+          continue;
+        }
+      }
       needs.assign(way.fixed.begin(), way.fixed.end());
       for (size_t k = 0; k < readers; ++k) needs.insert(needs.end(), way.asked[k].needs[digit[k]].begin(), way.asked[k].needs[digit[k]].end());
       frame.cells.push_back(pricer.cost(way.layout, needs));
+      if (keep) known.emplace(set, frame.cells.back());
       next([&](size_t k) { return way.asked[k].needs.size(); });
     }
     for (size_t c = 0; c < cells; ++c) {
