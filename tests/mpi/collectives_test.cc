@@ -197,7 +197,8 @@ TEST_CASE("what ranks map of each other's memory does not add up") {
   const std::byte* mine = value.data() + world.rank * counts[0] * 4;
   comm->run({.kind = Collective::all_reduce, .group = &group, .send = value.data(), .receive = value.data(), .send_elements = bytes / 4});
   comm->run({.kind = Collective::all_gather, .group = &group, .send = mine, .receive = value.data(), .counts = counts});
-  CHECK(shared_bytes() - before <= (int64_t{16} << 20) * (world.size - 1) + (8 << 20));
+  // Of each other rank 16 MiB, on large pages that may begin before and end behind it; and MPI's own pages.
+  CHECK(shared_bytes() - before <= (int64_t{16 + 2 * 2} << 20) * (world.size - 1) + (1 << 20));
 }
 
 TEST_CASE("texts travel to all ranks, and disagreement is one error on all of them") {
