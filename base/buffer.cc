@@ -73,4 +73,26 @@ bfloat16::bfloat16(float value) {
 
 bfloat16::operator float() const { return std::bit_cast<float>(uint32_t{bits} << 16); }
 
+float16::float16(float value) {
+  const auto wide = std::bit_cast<uint32_t>(value);
+  const uint32_t size = wide & 0x7FFFFFFF;
+  uint32_t half = 0x7C00;  // infinity
+  if (size > 0x7F800000) {
+    half = 0x7E00 | (size >> 13 & 0x3FF);  // a NaN stays one
+  } else if (size < 0x38800000) {
+    // Below 2^-14: half a unit more has its last digit where that of a small half is, so that the sum rounds it.
+    half = std::bit_cast<uint32_t>(std::bit_cast<float>(size) + 0.5f) - std::bit_cast<uint32_t>(0.5f);
+  } else if (size < 0x47800000) {
+    half = (size - (uint32_t{112} << 23) + 0xFFF + (size >> 13 & 1)) >> 13;  // carries to infinity from 65,520 on
+  }
+  bits = static_cast<uint16_t>(wide >> 16 & 0x8000) | static_cast<uint16_t>(half);
+}
+
+float16::operator float() const {
+  // With the exponent where f32 has it, the number is 2^112 times too small, whether it is a small one or not.
+  const float size = std::bit_cast<float>((uint32_t{bits} & 0x7FFF) << 13) * 0x1p112f;
+  const uint32_t special = size >= 65536 ? 0x7F800000 : 0;
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(size) | special | (uint32_t{bits} & 0x8000) << 16);
+}
+
 }  // namespace meshard

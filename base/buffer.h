@@ -45,4 +45,13 @@ struct bfloat16 {
   explicit operator float() const;
 };
 
+// f16 as it is stored: IEEE 754's half, 2^-24 to 65,504, rounded to nearest even. What is larger becomes infinity from
+// 65,520 on; what is smaller than 2^-14 loses digits.
+struct float16 {
+  uint16_t bits = 0;
+  float16() = default;
+  explicit float16(float value);
+  explicit operator float() const;
+};
+
 }  // namespace meshard

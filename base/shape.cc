@@ -14,8 +14,8 @@ struct DtypeInfo {
   int64_t bytes;
   bool is_float;
 };
-constexpr std::array<DtypeInfo, 4> kDtypes = {
-    {{"f64", 8, true}, {"f32", 4, true}, {"bf16", 2, true}, {"i32", 4, false}}};
+constexpr std::array<DtypeInfo, 5> kDtypes = {
+    {{"f64", 8, true}, {"f32", 4, true}, {"bf16", 2, true}, {"f16", 2, true}, {"i32", 4, false}}};
 
 const DtypeInfo& info(Dtype dtype) { return kDtypes[static_cast<size_t>(dtype)]; }
 
@@ -57,7 +57,7 @@ Type Type::parse(Scanner& in) {
   const std::string word = in.word("a type such as f32[8,4]");
   Type type;
   if (!parse_dtype(word, type.dtype)) {
-    in.fail(begin, fmt::format("no dtype {}; there are f64, f32, bf16 and i32", quote(word)));
+    in.fail(begin, fmt::format("no dtype {}; there are f64, f32, bf16, f16 and i32", quote(word)));
   }
   in.expect("[");
   // The sizes other than 0 are multiplied, so that strides stay in range when one size is 0.

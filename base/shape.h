@@ -16,12 +16,14 @@ namespace meshard {
 
 class Scanner;
 
-enum class Dtype : uint8_t { f64, f32, bf16, i32 };
+enum class Dtype : uint8_t { f64, f32, bf16, f16, i32 };
 
 std::string_view name(Dtype dtype);      // "f32"
 bool parse_dtype(std::string_view text, Dtype& dtype);
-int64_t size_bytes(Dtype dtype);         // 8, 4, 2, 4
+int64_t size_bytes(Dtype dtype);         // 8, 4, 2, 2, 4
 bool is_float(Dtype dtype);
+// bf16 or f16: what is kept in half the bytes of f32 and computed in f32.
+constexpr bool is_narrow(Dtype dtype) { return dtype == Dtype::bf16 || dtype == Dtype::f16; }
 
 struct Shape {
   InlineVector<int64_t, 5> dims;

@@ -39,6 +39,7 @@ ncclDataType_t type_of(Dtype dtype) {
     case Dtype::f64: return ncclFloat64;
     case Dtype::f32: return ncclFloat32;
     case Dtype::bf16: return ncclBfloat16;
+    case Dtype::f16: return ncclFloat16;
     case Dtype::i32: return ncclInt32;
   }
   throw InternalError("an unknown dtype");

@@ -43,24 +43,44 @@ struct Min {
   }
 };
 
-// bf16 bits as they lie in memory; base's bfloat16 converts one value a call, which no loop can vectorize.
+// Narrow numbers as they lie in memory; base's types convert one value a call, which no loop can vectorize.
+struct Brain {
+  uint16_t bits;
+};
 struct Half {
   uint16_t bits;
 };
 
-inline float widen(Half value) { return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16); }
+inline float widen(Brain value) { return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16); }
+// As base/buffer.h has it, without branches.
+inline float widen(Half value) {
+  const float size = std::bit_cast<float>((uint32_t{value.bits} & 0x7fff) << 13) * 0x1p112f;
+  const uint32_t special = size >= 65536.0f ? 0x7f800000 : 0;
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(size) | special | (uint32_t{value.bits} & 0x8000) << 16);
+}
 inline double widen(double value) { return value; }
 inline float widen(float value) { return value; }
 inline int32_t widen(int32_t value) { return value; }
 
 // Rounds to nearest even; a NaN keeps its upper bits and stays a NaN. Signed, and narrowed last, as vector units pack
 // words.
-inline Half round_half(float value) {
+inline void narrow(float value, Brain& to) {
   int32_t bits = std::bit_cast<int32_t>(value);
   int32_t rounded =
       static_cast<int32_t>(static_cast<uint32_t>(bits) + 0x7fff + ((static_cast<uint32_t>(bits) >> 16) & 1));
   int32_t chosen = value != value ? bits | 0x400000 : rounded;
-  return {static_cast<uint16_t>(static_cast<int16_t>(chosen >> 16))};
+  to = {static_cast<uint16_t>(static_cast<int16_t>(chosen >> 16))};
+}
+inline void narrow(float value, Half& to) {
+  const auto wide = std::bit_cast<uint32_t>(value);
+  const auto size = static_cast<int32_t>(wide & 0x7fffffff);
+  const int32_t usual = (size - (112 << 23) + 0xfff + ((size >> 13) & 1)) >> 13;
+  const int32_t small = std::bit_cast<int32_t>(std::bit_cast<float>(size) + 0.5f) - 0x3f000000;
+  const int32_t nan = 0x7e00 | ((size >> 13) & 0x3ff);
+  int32_t chosen = size < 0x47800000 ? usual : 0x7c00;
+  chosen = size < 0x38800000 ? small : chosen;
+  chosen = size <= 0x7f800000 ? chosen : nan;
+  to = {static_cast<uint16_t>(static_cast<int16_t>(chosen | static_cast<int32_t>(wide >> 16 & 0x8000)))};
 }
 
 // Past the caches, without the fence that makes it visible to others.
@@ -112,7 +132,7 @@ void reduce_typed(void* out, std::span<const void* const> in, int64_t elements, 
     if (in.size() <= 3 && store == Store::cached) return reduce_few<Op, T>(static_cast<T*>(out), in, elements);
   }
   alignas(64) Wide tile[kTile];
-  alignas(64) T narrow[std::is_same_v<T, Wide> ? 1 : kTile];
+  alignas(64) T rounded[std::is_same_v<T, Wide> ? 1 : kTile];
   for (int64_t begin = 0; begin < elements; begin += kTile) {
     int64_t n = std::min(kTile, elements - begin);
     const T* first = static_cast<const T*>(in[0]) + begin;
@@ -125,8 +145,8 @@ void reduce_typed(void* out, std::span<const void* const> in, int64_t elements, 
     T* to = static_cast<T*>(out) + begin;
     const void* result = tile;
     if constexpr (!std::is_same_v<T, Wide>) {
-      for (int64_t e = 0; e < n; ++e) narrow[e] = round_half(tile[e]);
-      result = narrow;
+      for (int64_t e = 0; e < n; ++e) narrow(tile[e], rounded[e]);
+      result = rounded;
     }
     if (store == Store::streaming) {
       stream(to, result, n * static_cast<int64_t>(sizeof(T)));
@@ -145,6 +165,8 @@ void reduce_with(Dtype dtype, void* out, std::span<const void* const> in, int64_
     case Dtype::f32:
       return reduce_typed<Op, float>(out, in, elements, store);
     case Dtype::bf16:
+      return reduce_typed<Op, Brain>(out, in, elements, store);
+    case Dtype::f16:
       return reduce_typed<Op, Half>(out, in, elements, store);
     case Dtype::i32:
       return reduce_typed<Op, int32_t>(out, in, elements, store);

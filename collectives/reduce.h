@@ -1,7 +1,7 @@
 // Loops over blocks of calls, as vector code of the machine they run on.
 //
 // Sums, maxima and minima of the members' blocks are always taken in member order 0 .. p-1, so that every backend gives
-// the same bits. bf16 is put together in f32 and rounded once; i32 wraps around; a NaN wins in max and min, so that none
+// the same bits. bf16 and f16 are put together in f32 and rounded once; i32 wraps around; a NaN wins in max and min, so that none
 // is lost.
 #pragma once
 

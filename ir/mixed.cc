@@ -354,7 +354,7 @@ class Mixer {
 }  // namespace
 
 Program mixed(const Program& program, const MixedOptions& options) {
-  MESHARD_CHECK(options.narrow == Dtype::bf16, "values are made narrow as bf16");
+  MESHARD_CHECK(is_narrow(options.narrow), "values are made narrow as bf16 or f16");
   return Mixer(program, options).run();
 }
 

@@ -1,4 +1,4 @@
-// Mixed precision: a pass that makes f32 values narrow (bf16) where the op table allows it, and puts the casts between.
+// Mixed precision: a pass that makes f32 values narrow (bf16, f16) where the op table allows it, and puts the casts between.
 //
 //   Program half = mixed(trace.program(), {.keep_f32 = {"block.*.norm1", "logits"}});
 //

@@ -47,7 +47,7 @@ void check_dtypes(const OpDef& def, std::span<const Type> operands, const Place&
       if (type.dtype != *wanted) fail(fmt::format("operand {} is {}, it must be {}", i, type.str(), name(*wanted)));
       continue;
     }
-    if (def.wide_operand(i) && type.dtype == Dtype::f32 && first >= 0 && operands[static_cast<size_t>(first)].dtype == Dtype::bf16) continue;
+    if (def.wide_operand(i) && type.dtype == Dtype::f32 && first >= 0 && is_narrow(operands[static_cast<size_t>(first)].dtype)) continue;
     // Where a result has the very type of this operand, the op does not care which it is.
     const auto& kept = def.result_dtype;
     if (def.identity || std::find(kept.begin(), kept.end(), static_cast<int>(i)) != kept.end()) continue;
@@ -151,7 +151,7 @@ std::vector<Type> infer_types(const OpDef& def, const Attributes& attributes, st
     for (Shape& shape : result_shapes(bound))
       types.push_back({result_dtype(def, types.size(), operands), std::move(shape)});
     for (size_t r = 0; r < types.size() && types.size() == results.size(); ++r) {
-      if (def.may_be_wide(r) && types[r].dtype == Dtype::bf16 && results[r].dtype == Dtype::f32) types[r].dtype = Dtype::f32;
+      if (def.may_be_wide(r) && is_narrow(types[r].dtype) && results[r].dtype == Dtype::f32) types[r].dtype = Dtype::f32;
     }
   }
   for (const Type& type : types) {

@@ -47,7 +47,7 @@ struct Reach {
 
 constexpr int kInteger = -2;  // of OpDef::result_dtype: the result is i32
 
-// What an op does in a program of mixed precision (ir/mixed.h), where values are narrow (bf16) or f32.
+// What an op does in a program of mixed precision (ir/mixed.h), where values are narrow (bf16 or f16) or f32.
 enum class Precision : uint8_t {
   follows,   // narrow if all it reads is, else f32
   computes,  // narrow: what it reads is cast
@@ -107,7 +107,7 @@ struct OpDef {
   PrepareFn cpu = nullptr;  // tuned; null: the reference serves. May return an empty `run` for what it does not take.
   std::string_view elementwise;  // reserved for fusion: the expression in $0, $1 ...
 
-  double tolerance_f64 = 1e-9, tolerance_f32 = 2e-4, tolerance_bf16 = 5e-2;  // relative to the largest magnitude
+  double tolerance_f64 = 1e-9, tolerance_f32 = 2e-4, tolerance_bf16 = 5e-2, tolerance_f16 = 1e-2;  // relative to the largest magnitude
   std::vector<OpCase> cases;
 
   bool wide_operand(size_t i) const;

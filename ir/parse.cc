@@ -137,9 +137,8 @@ class Parser : private TextReader {
       if (in_.accept_word("param")) {
         entry.info.kind = ParamInfo::param;
       } else if (in_.accept_word("state")) {
-        if (!in_.accept_word("of")) in_.fail("expected \"of\": state of %w");
         entry.info.kind = ParamInfo::state;
-        item.link = run_name();
+        if (in_.accept_word("of")) item.link = run_name();
       }
       if (entry.info.kind != ParamInfo::input && in_.accept_word("init")) entry.info.init = init();
       item.ends_run = in_.accept(";");

@@ -110,6 +110,8 @@ class Printer {
         return "";
       case Init::ones:
         return " init=ones";
+      case Init::constant:
+        return fmt::format(" init=constant({})", number_text(init.scale));
       case Init::normal:
         return fmt::format(" init=normal({})", number_text(init.scale));
       case Init::uniform:
@@ -228,8 +230,9 @@ class Printer {
       item.text = fmt::format(": {}\n{}", type(v), init(info.init));
       if (info.kind == ParamInfo::param) item.text.insert(item.text.find('\n'), " param");
       if (info.kind == ParamInfo::state) {
-        item.text.insert(item.text.find('\n'), " state of ");
-        item.link = split_name(f.value(info.of).name);
+        const bool of_run = info.of == ValueId::none;
+        item.text.insert(item.text.find('\n'), of_run ? " state" : " state of ");
+        if (!of_run) item.link = split_name(f.value(info.of).name);
       }
       items.push_back(std::move(item));
     }

@@ -24,8 +24,8 @@ constexpr size_t index(ValueId v) { return static_cast<size_t>(v); }
 
 // How a parameter's first value is made: a function of (seed, name, global index), the same on any mesh.
 struct Init {
-  enum Kind : uint8_t { zeros, ones, normal, uniform } kind = zeros;
-  double scale = 0;  // normal: standard deviation; uniform: half width
+  enum Kind : uint8_t { zeros, ones, normal, uniform, constant } kind = zeros;
+  double scale = 0;  // normal: standard deviation; uniform: half width; constant: the number
   bool operator==(const Init&) const = default;
 };
 
@@ -42,7 +42,7 @@ struct ValueInfo {
 
 struct ParamInfo {
   enum Kind : uint8_t { input, param, state } kind = input;
-  ValueId of = ValueId::none;  // state of which param
+  ValueId of = ValueId::none;  // state of which param; none: of the run, replicated
   Init init;
 };
 

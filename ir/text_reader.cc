@@ -89,17 +89,22 @@ TextReader::Typed TextReader::typed() {
 Init TextReader::init() {
   in_.expect("=");
   const Place place = in_.place();
-  const std::string kind = in_.word("zeros, ones, normal(s) or uniform(s)");
+  const std::string kind = in_.word("zeros, ones, constant(x), normal(s) or uniform(s)");
   if (kind == "zeros") return {};
   if (kind == "ones") return {Init::ones};
-  if (kind != "normal" && kind != "uniform") {
-    const std::string known[] = {"zeros", "ones", "normal", "uniform"};
-    in_.fail(place, fmt::format("no init \"{}\"; there are zeros, ones, normal(s) and uniform(s){}", kind,
+  if (kind != "normal" && kind != "uniform" && kind != "constant") {
+    const std::string known[] = {"zeros", "ones", "constant", "normal", "uniform"};
+    in_.fail(place, fmt::format("no init \"{}\"; there are zeros, ones, constant(x), normal(s) and uniform(s){}", kind,
                                 did_you_mean(kind, known)));
   }
   in_.expect("(");
   const Place number = in_.place();
-  const double scale = in_.number("a scale");
+  const double scale = in_.number(kind == "constant" ? "a number" : "a scale");
+  if (kind == "constant") {
+    if (!std::isfinite(scale)) in_.fail(number, "a constant is a finite number");
+    in_.expect(")");
+    return {Init::constant, scale};
+  }
   if (!std::isfinite(scale) || scale < 0) in_.fail(number, "a scale is a finite number, 0 or more");
   in_.expect(")");
   return {kind == "normal" ? Init::normal : Init::uniform, scale};

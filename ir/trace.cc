@@ -194,6 +194,14 @@ Value Trace::state(std::string_view name, Value param, Shape shape, Init init) {
   return main().param(name, {param.type().dtype, std::move(shape)}, info);
 }
 
+Value Trace::state(std::string_view name, Type type, Init init) {
+  check_name(name, {});
+  ParamInfo info;
+  info.kind = ParamInfo::state;
+  info.init = init;
+  return main().param(name, std::move(type), info);
+}
+
 void Trace::result(Value value, Value in_place) { main().result(value, in_place); }
 
 std::vector<Value> Trace::params() {

@@ -158,6 +158,8 @@ class Trace {
   Dtype dtype() const { return dtype_; }
   Value state(std::string_view name, Value param, Shape shape,
               Init init);  // optimizer state in main, linked to its parameter
+  // State of the run itself, of no parameter: whole on every device.
+  Value state(std::string_view name, Type type, Init init);
   void result(Value value, Value in_place = {});
   std::vector<Value> params();  // of main, in order of declaration: the parameters themselves, not their uses
   // The program so far, callees before callers, main last, without functions that nobody calls. Verified.

@@ -166,8 +166,7 @@ class Verifier {
     make(v, -1);
     MESHARD_CHECK(value(v).below >= 0 && (value(v).below == 0 || !is_float(value(v).type.dtype)),
                   fmt::format("the bound of {} is none", name(v)));
-    MESHARD_CHECK((info.kind == ParamInfo::state) == (info.of != ValueId::none),
-                  fmt::format("{} is the state of nothing", name(v)));
+    MESHARD_CHECK(info.kind == ParamInfo::state || info.of == ValueId::none, fmt::format("{} is no state", name(v)));
     if (info.of == ValueId::none) return;
     const int of = param_number(info.of);
     if (of < 0 || f_->param_info[static_cast<size_t>(of)].kind != ParamInfo::param) {

@@ -8,7 +8,7 @@
 // size and the global index where this block begins, so that causal masks, vocabulary-split tables, iota and random
 // numbers are right under any split. A kernel must give every element a value that does not depend on where in a block
 // it sits.
-// Accumulation is in f32 for f32 and bf16, in f64 for f64.
+// Accumulation is in f32 for f32, bf16 and f16, in f64 for f64.
 #pragma once
 
 #include <deque>

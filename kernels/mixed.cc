@@ -30,7 +30,7 @@ FloatTypes float_types(const KernelSpec& spec) {
   FloatTypes types;
   for (const auto* list : {&spec.operands, &spec.results}) {
     for (const KernelOperand& o : *list) {
-      types.narrow = types.narrow || o.type.dtype == Dtype::bf16;
+      types.narrow = types.narrow || is_narrow(o.type.dtype);
       types.wide = types.wide || o.type.dtype == Dtype::f32;
     }
   }
@@ -44,7 +44,7 @@ Prepared in_f32(PrepareFn kernel, PrepareFn convert, const KernelSpec& spec) {
   const auto copy = [&](std::vector<KernelOperand>& list, std::vector<Copied>& copies, bool reads_it) {
     for (size_t i = 0; i < list.size(); ++i) {
       Type& type = list[i].type;
-      if (type.dtype != Dtype::bf16) continue;
+      if (!is_narrow(type.dtype)) continue;
       const Type half = type;
       type.dtype = Dtype::f32;
       Prepared made = reads_it ? prepare_convert(convert, half, type, spec.threads) : prepare_convert(convert, type, half, spec.threads);

@@ -1,4 +1,4 @@
-// Kernels on operands and results of different float types, made from kernels of one type: what is bf16 is converted to
+// Kernels on operands and results of different float types, made from kernels of one type: what is narrow (bf16, f16) is converted to
 // f32 in the workspace, the kernel runs in f32, and its results are converted back. For ops that take wide operands beside
 // narrow ones (OpDef::wide_operands) this is the specification; a tuned kernel may do the same without the copies.
 #pragma once
@@ -7,7 +7,7 @@
 
 namespace meshard {
 
-// Whether some of the spec's floats are bf16, and whether others are f32.
+// Whether some of the spec's floats are bf16 or f16, and whether others are f32.
 struct FloatTypes {
   bool narrow = false, wide = false;
   bool mixed() const { return narrow && wide; }

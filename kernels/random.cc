@@ -74,6 +74,8 @@ void fill_random(Distribution distribution, void* data, Dtype dtype, std::span<c
       return fill_blocks(numbers, static_cast<float*>(data), loops, threads);
     case Dtype::bf16:
       return fill_blocks(numbers, static_cast<bfloat16*>(data), loops, threads);
+    case Dtype::f16:
+      return fill_blocks(numbers, static_cast<float16*>(data), loops, threads);
     case Dtype::i32:
       break;
   }

@@ -90,6 +90,7 @@ void State::init(uint64_t seed, int threads) {
       switch (e.init.kind) {
         case Init::zeros: fill_constant(view, 0); break;
         case Init::ones: fill_constant(view, 1); break;
+        case Init::constant: fill_constant(view, e.init.scale); break;
         case Init::normal: fill_normal(view, e.type.shape, begin, static_cast<int64_t>(seed), e.name, e.init.scale, threads); break;
         case Init::uniform: fill_uniform(view, e.type.shape, begin, static_cast<int64_t>(seed), e.name, e.init.scale, threads); break;
       }
@@ -156,6 +157,7 @@ void read_doubles(const View& view, double* out) {
       case Dtype::f64: out[i] = view.as<double>()[i]; break;
       case Dtype::f32: out[i] = view.as<float>()[i]; break;
       case Dtype::bf16: out[i] = static_cast<float>(view.as<bfloat16>()[i]); break;
+      case Dtype::f16: out[i] = static_cast<float>(view.as<float16>()[i]); break;
       case Dtype::i32: out[i] = view.as<int32_t>()[i]; break;
     }
   }
@@ -168,6 +170,7 @@ void write_doubles(const double* in, const View& view) {
       case Dtype::f64: view.as<double>()[i] = in[i]; break;
       case Dtype::f32: view.as<float>()[i] = static_cast<float>(in[i]); break;
       case Dtype::bf16: view.as<bfloat16>()[i] = bfloat16(static_cast<float>(in[i])); break;
+      case Dtype::f16: view.as<float16>()[i] = float16(static_cast<float>(in[i])); break;
       case Dtype::i32: view.as<int32_t>()[i] = static_cast<int32_t>(in[i]); break;
     }
   }

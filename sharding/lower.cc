@@ -50,7 +50,7 @@ bool is_mixed(const Function& f, const Op& op) {
   bool narrow = false, wide = false;
   for (const auto* list : {&op.operands, &op.results}) {
     for (ValueId v : *list) {
-      narrow = narrow || f.value(v).type.dtype == Dtype::bf16;
+      narrow = narrow || is_narrow(f.value(v).type.dtype);
       wide = wide || f.value(v).type.dtype == Dtype::f32;
     }
   }
@@ -89,7 +89,7 @@ void copy_lowered(Program& out, const Function& source, const std::vector<bool>&
     const bool mixed = is_mixed(source, op);
     for (ValueId v : op.operands) {
       operands.emplace_back(&builder, map[index(v)]);
-      if (!mixed || source.value(v).type.dtype != Dtype::bf16) continue;
+      if (!mixed || !is_narrow(source.value(v).type.dtype)) continue;
       const std::optional<Layout> layout = f.value(map[index(v)]).layout;
       operands.back() = in_dtype(builder, operands.back(), Dtype::f32);
       f.value(operands.back().id()).layout = layout;
@@ -100,9 +100,9 @@ void copy_lowered(Program& out, const Function& source, const std::vector<bool>&
     for (size_t r = 0; r < op.results.size(); ++r) {
       const ValueInfo& old = source.value(op.results[r]);
       Value made = lowering.results()[r];
-      if (made.type().dtype == Dtype::f32 && old.type.dtype == Dtype::bf16) {
+      if (made.type().dtype == Dtype::f32 && is_narrow(old.type.dtype)) {
         builder.rename(made.id(), builder.fresh_name(old.name + ".f32"));
-        made = in_dtype(builder, made, Dtype::bf16);
+        made = in_dtype(builder, made, old.type.dtype);
       }
       for (const Return& back : source.returns) {
         if (back.value == op.results[r] && back.in_place != ValueId::none) made = behind_readers(builder, op, map[index(back.in_place)], made);

@@ -54,6 +54,7 @@ class Pinner {
       const int p = f.param_index(ValueId(static_cast<int32_t>(v)));
       const ParamInfo& info = f.param_info[static_cast<size_t>(p)];
       if (info.kind == ParamInfo::param) return role_layout(full, Role::store);
+      if (info.kind == ParamInfo::state && info.of == ValueId::none) return Layout(value.type.shape.rank());
       if (info.kind == ParamInfo::state) return role_layout(f.value(info.of).name, Role::state);
     }
     if (value.op >= 0) {

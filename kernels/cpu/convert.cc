@@ -1,4 +1,4 @@
-// Between f32 and bf16, which memory decides; other floats by plain loops.
+// Between f32 and bf16 or f16, which memory decides; other floats by plain loops.
 #include "meshard/kernels/cpu/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -11,14 +11,13 @@
 HWY_BEFORE_NAMESPACE();
 namespace meshard::cpu::HWY_NAMESPACE {
 
-void widen(const bfloat16* x, float* y, int64_t n) {
-  map(x, y, n, [](V v) HWY_ATTR { return v; });
-}
-void narrow(const float* x, bfloat16* y, int64_t n) {
+template <class From, class To>
+void copy(const From* x, To* y, int64_t n) {
   map(x, y, n, [](V v) HWY_ATTR { return v; });
 }
 
-Conversions conversions() { return {widen, narrow}; }
+Conversions<bfloat16> conversions_bf16() { return {copy<bfloat16, float>, copy<float, bfloat16>}; }
+Conversions<float16> conversions_f16() { return {copy<float16, float>, copy<float, float16>}; }
 
 }  // namespace meshard::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -28,8 +27,16 @@ HWY_AFTER_NAMESPACE();
 
 namespace meshard::cpu {
 
-HWY_EXPORT(conversions);
-Conversions conversions() { return HWY_DYNAMIC_DISPATCH(conversions)(); }
+HWY_EXPORT(conversions_bf16);
+HWY_EXPORT(conversions_f16);
+template <>
+Conversions<bfloat16> conversions() {
+  return HWY_DYNAMIC_DISPATCH(conversions_bf16)();
+}
+template <>
+Conversions<float16> conversions() {
+  return HWY_DYNAMIC_DISPATCH(conversions_f16)();
+}
 
 namespace {
 
@@ -46,8 +53,12 @@ Prepared by(const KernelSpec& spec, void (*f)(const From*, To*, int64_t)) {
 
 Prepared convert(const KernelSpec& spec) {
   const Dtype from = spec.operands[0].type.dtype, to = spec.results[0].type.dtype;
-  if (from == Dtype::bf16 && to == Dtype::f32) return by(spec, conversions().widen);
-  if (from == Dtype::f32 && to == Dtype::bf16) return by(spec, conversions().narrow);
+  if (is_narrow(from) && to == Dtype::f32) {
+    return for_narrow(from, [&]<class T>() { return by(spec, conversions<T>().widen); });
+  }
+  if (from == Dtype::f32 && is_narrow(to)) {
+    return for_narrow(to, [&]<class T>() { return by(spec, conversions<T>().narrow); });
+  }
   if (!is_float(from) || !is_float(to)) return {};
   return for_float(from, [&]<class From>() -> Prepared {
     return for_float(to, [&]<class To>() -> Prepared {

@@ -1,4 +1,4 @@
-// Runs of numbers between bf16 and f32, to nearest even.
+// Runs of numbers between bf16 or f16 and f32, to nearest even.
 #pragma once
 
 #include <cstdint>
@@ -7,10 +7,17 @@
 
 namespace meshard::cpu {
 
+template <class Half>
 struct Conversions {
-  void (*widen)(const bfloat16* x, float* y, int64_t n);
-  void (*narrow)(const float* x, bfloat16* y, int64_t n);
+  void (*widen)(const Half* x, float* y, int64_t n);
+  void (*narrow)(const float* x, Half* y, int64_t n);
 };
-Conversions conversions();  // of this machine's instruction set
+// Of this machine's instruction set, for bfloat16 and float16.
+template <class Half>
+Conversions<Half> conversions();
+template <>
+Conversions<bfloat16> conversions();
+template <>
+Conversions<float16> conversions();
 
 }  // namespace meshard::cpu

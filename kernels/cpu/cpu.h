@@ -1,4 +1,4 @@
-// The tuned CPU kernels: f32, and bf16 computed in f32; threads, vector code chosen at run time. Same meaning as reference/reference.h; an empty
+// The tuned CPU kernels: f32, and bf16 and f16 computed in f32; threads, vector code chosen at run time. Same meaning as reference/reference.h; an empty
 // `run` says that the kernel does not take these dtypes or shapes, and the reference serves. Sums are in f32 but in
 // another order than the reference's; for one spec they are the same on every run.
 #pragma once
@@ -29,7 +29,7 @@ Prepared gelu(const KernelSpec& spec);
 Prepared gelu_vjp(const KernelSpec& spec);
 Prepared silu(const KernelSpec& spec);
 Prepared silu_vjp(const KernelSpec& spec);
-Prepared convert(const KernelSpec& spec);  // f32 and bf16
+Prepared convert(const KernelSpec& spec);  // between f32, bf16 and f16
 
 Prepared add(const KernelSpec& spec);
 Prepared sub(const KernelSpec& spec);

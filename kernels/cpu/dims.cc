@@ -71,14 +71,15 @@ Prepared embedding(const KernelSpec& spec) {
 
 namespace {
 
-// y += x, from f32 or from bf16 by pieces.
+// y += x, from f32 or from what is narrow by pieces.
 void add_row(const float* x, float* y, int64_t n) {
   for (int64_t j = 0; j < n; ++j) y[j] += x[j];
 }
-void add_row(const bfloat16* x, float* y, int64_t n) {
+template <class Half>
+void add_row(const Half* x, float* y, int64_t n) {
   constexpr int64_t kPiece = 512;
   float piece[kPiece];
-  const auto widen = conversions().widen;
+  const auto widen = conversions<Half>().widen;
   for (int64_t at = 0; at < n; at += kPiece) {
     const int64_t count = std::min(kPiece, n - at);
     widen(x + at, piece, count);
@@ -109,7 +110,9 @@ Prepared add_rows(const KernelSpec& spec) {
 
 Prepared embedding_vjp(const KernelSpec& spec) {
   if (spec.results[0].type.dtype != Dtype::f32) return {};
-  return spec.operands[1].type.dtype == Dtype::bf16 ? add_rows<bfloat16>(spec) : add_rows<float>(spec);
+  const Dtype from = spec.operands[1].type.dtype;
+  if (is_narrow(from)) return for_narrow(from, [&]<class T>() { return add_rows<T>(spec); });
+  return add_rows<float>(spec);
 }
 
 Prepared pick(const KernelSpec& spec) { return reference::pick(spec); }

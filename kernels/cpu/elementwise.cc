@@ -135,6 +135,7 @@ Elementwise<T> elementwise() {
 }
 Elementwise<float> elementwise_f32() { return elementwise<float>(); }
 Elementwise<bfloat16> elementwise_bf16() { return elementwise<bfloat16>(); }
+Elementwise<float16> elementwise_f16() { return elementwise<float16>(); }
 
 }  // namespace meshard::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -147,6 +148,7 @@ namespace {
 
 HWY_EXPORT(elementwise_f32);
 HWY_EXPORT(elementwise_bf16);
+HWY_EXPORT(elementwise_f16);
 
 template <class T>
 Prepared one_of(const KernelSpec& spec, UnaryFn<T> f, double c) {
@@ -178,12 +180,14 @@ Prepared two_of(const KernelSpec& spec, BinaryFn<T> f) {
 template <class Pick>
 Prepared one(const KernelSpec& spec, const Pick& pick, double c = 0) {
   if (all_of_type(spec, Dtype::bf16)) return one_of<bfloat16>(spec, pick(HWY_DYNAMIC_DISPATCH(elementwise_bf16)()), c);
+  if (all_of_type(spec, Dtype::f16)) return one_of<float16>(spec, pick(HWY_DYNAMIC_DISPATCH(elementwise_f16)()), c);
   return all_f32(spec) ? one_of<float>(spec, pick(HWY_DYNAMIC_DISPATCH(elementwise_f32)()), c) : Prepared();
 }
 
 template <class Pick>
 Prepared two(const KernelSpec& spec, const Pick& pick) {
   if (all_of_type(spec, Dtype::bf16)) return two_of<bfloat16>(spec, pick(HWY_DYNAMIC_DISPATCH(elementwise_bf16)()));
+  if (all_of_type(spec, Dtype::f16)) return two_of<float16>(spec, pick(HWY_DYNAMIC_DISPATCH(elementwise_f16)()));
   return all_f32(spec) ? two_of<float>(spec, pick(HWY_DYNAMIC_DISPATCH(elementwise_f32)())) : Prepared();
 }
 

@@ -1,4 +1,4 @@
-// The elementwise functions of one instruction set, on elements of f32 or bf16.
+// The elementwise functions of one instruction set, on elements of f32, bf16 or f16.
 #pragma once
 
 #include <cstdint>

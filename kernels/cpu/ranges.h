@@ -23,6 +23,12 @@ inline bool has_types(const KernelSpec& spec, std::initializer_list<Dtype> opera
          std::equal(spec.results.begin(), spec.results.end(), results.begin(), results.end(), same);
 }
 
+// make.operator()<T>() for a narrow type.
+template <class F>
+auto for_narrow(Dtype dtype, const F& make) {
+  return dtype == Dtype::bf16 ? make.template operator()<bfloat16>() : make.template operator()<float16>();
+}
+
 // run(offsets, count): pieces of the innermost loop that make up the points [begin, end).
 template <size_t N, class F>
 void pieces(const std::vector<Loop<N>>& loops, int64_t begin, int64_t end, const F& run) {

@@ -101,6 +101,7 @@ Reductions<T> reductions() {
 }
 Reductions<float> reductions_f32() { return reductions<float>(); }
 Reductions<bfloat16> reductions_bf16() { return reductions<bfloat16>(); }
+Reductions<float16> reductions_f16() { return reductions<float16>(); }
 
 }  // namespace meshard::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -113,6 +114,7 @@ namespace {
 
 HWY_EXPORT(reductions_f32);
 HWY_EXPORT(reductions_bf16);
+HWY_EXPORT(reductions_f16);
 
 constexpr int64_t kBlock = 8192;  // elements summed in f32; sums of blocks are added in f64
 
@@ -218,8 +220,10 @@ Prepared reduce(const KernelSpec& spec, const Pick& pick, double factor = 1) {
   if (all_f32(spec)) return reduce_of<float>(spec, pick(HWY_DYNAMIC_DISPATCH(reductions_f32)()), factor);
   KernelSpec rest = spec;
   rest.operands.erase(rest.operands.begin());
-  if (spec.operands[0].type.dtype != Dtype::bf16 || !all_f32(rest)) return {};
-  return reduce_of<bfloat16>(spec, pick(HWY_DYNAMIC_DISPATCH(reductions_bf16)()), factor);
+  const Dtype from = spec.operands[0].type.dtype;
+  if (!is_narrow(from) || !all_f32(rest)) return {};
+  if (from == Dtype::bf16) return reduce_of<bfloat16>(spec, pick(HWY_DYNAMIC_DISPATCH(reductions_bf16)()), factor);
+  return reduce_of<float16>(spec, pick(HWY_DYNAMIC_DISPATCH(reductions_f16)()), factor);
 }
 
 }  // namespace

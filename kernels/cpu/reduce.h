@@ -10,7 +10,7 @@ struct FoldRows {
   int64_t outer = 1, outer_stride = 0, rows = 0, stride = 0;
 };
 
-// Of f32 or bf16 to f32.
+// Of f32, bf16 or f16 to f32.
 template <class T>
 struct FoldFns {
   float (*row)(const T* x, int64_t n, float m) = nullptr;  // m: what exponentials take off

@@ -123,6 +123,7 @@ RowFns<T> row_functions() {
 }
 RowFns<float> rows_f32() { return row_functions<float>(); }
 RowFns<bfloat16> rows_bf16() { return row_functions<bfloat16>(); }
+RowFns<float16> rows_f16() { return row_functions<float16>(); }
 
 }  // namespace meshard::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -137,17 +138,20 @@ namespace {
 
 HWY_EXPORT(rows_f32);
 HWY_EXPORT(rows_bf16);
+HWY_EXPORT(rows_f16);
 
 template <class T>
 RowFns<T> table() {
   if constexpr (std::is_same_v<T, float>) {
     return HWY_DYNAMIC_DISPATCH(rows_f32)();
-  } else {
+  } else if constexpr (std::is_same_v<T, bfloat16>) {
     return HWY_DYNAMIC_DISPATCH(rows_bf16)();
+  } else {
+    return HWY_DYNAMIC_DISPATCH(rows_f16)();
   }
 }
 
-constexpr Dtype f32 = Dtype::f32, bf16 = Dtype::bf16, i32 = Dtype::i32;
+constexpr Dtype f32 = Dtype::f32, i32 = Dtype::i32;
 
 int64_t row_grain(const Rows& rows) { return kGrain / std::max<int64_t>(rows.size, 1) + 1; }
 
@@ -281,51 +285,67 @@ Prepared rope_of(const KernelSpec& spec) {
           }};
 }
 
+// make for narrow rows where the other operands and results are of the types that follow, `half` being the rows' own.
+template <class F>
+Prepared for_rows(const KernelSpec& spec, std::initializer_list<Dtype> operands, std::initializer_list<Dtype> results, const F& make) {
+  const Dtype half = spec.operands[0].type.dtype;
+  return is_narrow(half) && has_types(spec, operands, results) ? for_narrow(half, make) : Prepared();
+}
+
 }  // namespace
 
 Prepared softmax(const KernelSpec& spec) {
-  if (has_types(spec, {bf16}, {f32})) return softmax_of<bfloat16>(spec);
-  return all_f32(spec) ? softmax_of<float>(spec) : Prepared();
+  if (all_f32(spec)) return softmax_of<float>(spec);
+  const Dtype half = spec.operands[0].type.dtype;
+  return for_rows(spec, {half}, {f32}, [&]<class T>() { return softmax_of<T>(spec); });
 }
 
 Prepared softmax_vjp(const KernelSpec& spec) {
-  if (all_of_type(spec, bf16)) return softmax_vjp_of<bfloat16>(spec);
-  return all_f32(spec) ? softmax_vjp_of<float>(spec) : Prepared();
+  if (all_f32(spec)) return softmax_vjp_of<float>(spec);
+  const Dtype half = spec.operands[0].type.dtype;
+  return for_rows(spec, {half, half}, {half}, [&]<class T>() { return softmax_vjp_of<T>(spec); });
 }
 
 Prepared layer_norm(const KernelSpec& spec) {
-  if (has_types(spec, {bf16, f32, f32}, {bf16, f32, f32})) return norm<bfloat16>(spec, true);
-  return all_f32(spec) ? norm<float>(spec, true) : Prepared();
+  if (all_f32(spec)) return norm<float>(spec, true);
+  const Dtype half = spec.operands[0].type.dtype;
+  return for_rows(spec, {half, f32, f32}, {half, f32, f32}, [&]<class T>() { return norm<T>(spec, true); });
 }
 
 Prepared layer_norm_vjp(const KernelSpec& spec) {
-  if (has_types(spec, {bf16, f32, f32, f32, bf16}, {bf16, f32, f32})) return norm_vjp<bfloat16>(spec, true);
-  return all_f32(spec) ? norm_vjp<float>(spec, true) : Prepared();
+  if (all_f32(spec)) return norm_vjp<float>(spec, true);
+  const Dtype half = spec.operands[0].type.dtype;
+  return for_rows(spec, {half, f32, f32, f32, half}, {half, f32, f32}, [&]<class T>() { return norm_vjp<T>(spec, true); });
 }
 
 Prepared rms_norm(const KernelSpec& spec) {
-  if (has_types(spec, {bf16, f32}, {bf16, f32})) return norm<bfloat16>(spec, false);
-  return all_f32(spec) ? norm<float>(spec, false) : Prepared();
+  if (all_f32(spec)) return norm<float>(spec, false);
+  const Dtype half = spec.operands[0].type.dtype;
+  return for_rows(spec, {half, f32}, {half, f32}, [&]<class T>() { return norm<T>(spec, false); });
 }
 
 Prepared rms_norm_vjp(const KernelSpec& spec) {
-  if (has_types(spec, {bf16, f32, f32, bf16}, {bf16, f32})) return norm_vjp<bfloat16>(spec, false);
-  return all_f32(spec) ? norm_vjp<float>(spec, false) : Prepared();
+  if (all_f32(spec)) return norm_vjp<float>(spec, false);
+  const Dtype half = spec.operands[0].type.dtype;
+  return for_rows(spec, {half, f32, f32, half}, {half, f32}, [&]<class T>() { return norm_vjp<T>(spec, false); });
 }
 
 Prepared cross_entropy(const KernelSpec& spec) {
-  if (has_types(spec, {bf16, i32}, {f32, f32})) return cross_entropy_of<bfloat16>(spec);
-  return has_types(spec, {f32, i32}, {f32, f32}) ? cross_entropy_of<float>(spec) : Prepared();
+  if (has_types(spec, {f32, i32}, {f32, f32})) return cross_entropy_of<float>(spec);
+  const Dtype half = spec.operands[0].type.dtype;
+  return for_rows(spec, {half, i32}, {f32, f32}, [&]<class T>() { return cross_entropy_of<T>(spec); });
 }
 
 Prepared cross_entropy_vjp(const KernelSpec& spec) {
-  if (has_types(spec, {bf16, i32, f32, f32}, {bf16})) return cross_entropy_vjp_of<bfloat16>(spec);
-  return has_types(spec, {f32, i32, f32, f32}, {f32}) ? cross_entropy_vjp_of<float>(spec) : Prepared();
+  if (has_types(spec, {f32, i32, f32, f32}, {f32})) return cross_entropy_vjp_of<float>(spec);
+  const Dtype half = spec.operands[0].type.dtype;
+  return for_rows(spec, {half, i32, f32, f32}, {half}, [&]<class T>() { return cross_entropy_vjp_of<T>(spec); });
 }
 
 Prepared rope(const KernelSpec& spec) {
-  if (spec.operands[0].type.dtype == bf16) return rope_of<bfloat16>(spec);
-  return spec.operands[0].type.dtype == f32 ? rope_of<float>(spec) : Prepared();
+  const Dtype dtype = spec.operands[0].type.dtype;
+  if (is_narrow(dtype)) return for_narrow(dtype, [&]<class T>() { return rope_of<T>(spec); });
+  return dtype == f32 ? rope_of<float>(spec) : Prepared();
 }
 
 }  // namespace meshard::cpu

@@ -1,4 +1,4 @@
-// Kernels on rows, of one instruction set: n rows of d elements next to one another, of f32 or bf16; what there is of a row
+// Kernels on rows, of one instruction set: n rows of d elements next to one another, of f32, bf16 or f16; what there is of a row
 // once, and weights, are f32.
 #pragma once
 

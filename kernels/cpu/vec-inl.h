@@ -26,7 +26,7 @@ constexpr int64_t kMaxLanes = 64;
 HWY_INLINE int64_t lanes() { return static_cast<int64_t>(hn::Lanes(D())); }
 HWY_INLINE V set(float x) { return hn::Set(D(), x); }
 
-// What is kept as f32 or bf16 is computed in f32.
+// What is kept as f32, bf16 or f16 is computed in f32.
 HWY_INLINE V load(const float* x) { return hn::LoadU(D(), x); }
 HWY_INLINE V load(const bfloat16* x) {
   const hn::RebindToUnsigned<D> bits;
@@ -46,6 +46,48 @@ HWY_INLINE void store(V v, bfloat16* y) {
   const auto chosen = hn::ShiftRight<16>(hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(v)), quiet, rounded));
   hn::StoreU(hn::DemoteTo(half, hn::BitCast(hn::RebindToSigned<D>(), chosen)), half, reinterpret_cast<uint16_t*>(y));
 }
+
+// f16 by the processor's conversions where all of a target's machines have them, else by base/buffer.h's arithmetic.
+#if HWY_TARGET <= HWY_AVX2 && !defined(HWY_DISABLE_F16C)
+HWY_INLINE V load(const float16* x) {
+  const hn::Rebind<hwy::float16_t, D> half;
+  return hn::PromoteTo(D(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(x)));
+}
+HWY_INLINE void store(V v, float16* y) {
+  const hn::Rebind<hwy::float16_t, D> half;
+  hn::StoreU(hn::DemoteTo(half, v), half, reinterpret_cast<hwy::float16_t*>(y));
+}
+#else
+HWY_INLINE V load(const float16* x) {
+  const hn::RebindToUnsigned<D> du;
+  const hn::Rebind<uint16_t, D> half;
+  const auto bits = hn::PromoteTo(du, hn::LoadU(half, reinterpret_cast<const uint16_t*>(x)));
+  const V size = hn::Mul(hn::BitCast(D(), hn::ShiftLeft<13>(hn::And(bits, hn::Set(du, 0x7FFF)))), set(0x1p112f));
+  const auto special = hn::IfThenElseZero(hn::RebindMask(du, hn::Ge(size, set(65536))), hn::Set(du, 0x7F800000));
+  const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000)));
+  return hn::BitCast(D(), hn::Or(hn::BitCast(du, size), hn::Or(special, sign)));
+}
+HWY_INLINE void store(V v, float16* y) {
+  const hn::RebindToUnsigned<D> du;
+  const hn::RebindToSigned<D> di;
+  const hn::Rebind<uint16_t, D> half;
+  const auto wide = hn::BitCast(du, v);
+  const auto size = hn::And(wide, hn::Set(du, 0x7FFFFFFF));
+  const auto odd = hn::And(hn::ShiftRight<13>(size), hn::Set(du, 1));
+  const auto usual = hn::ShiftRight<13>(hn::Add(hn::Sub(size, hn::Set(du, 112u << 23)), hn::Add(odd, hn::Set(du, 0xFFF))));
+  const auto small = hn::Sub(hn::BitCast(du, hn::Add(hn::BitCast(D(), size), set(0.5f))), hn::Set(du, 0x3F000000));
+  const auto nan = hn::Or(hn::And(hn::ShiftRight<13>(size), hn::Set(du, 0x3FF)), hn::Set(du, 0x7E00));
+  // Signed comparisons: no number here has the upper bit.
+  const auto below = [&](uint32_t limit) HWY_ATTR {
+    return hn::RebindMask(du, hn::Lt(hn::BitCast(di, size), hn::Set(di, static_cast<int32_t>(limit))));
+  };
+  auto chosen = hn::IfThenElse(below(0x47800000), usual, hn::Set(du, 0x7C00));
+  chosen = hn::IfThenElse(below(0x38800000), small, chosen);
+  chosen = hn::IfThenElse(below(0x7F800001), chosen, nan);
+  chosen = hn::Or(chosen, hn::And(hn::ShiftRight<16>(wide), hn::Set(du, 0x8000)));
+  hn::StoreU(hn::DemoteTo(half, hn::BitCast(di, chosen)), half, reinterpret_cast<uint16_t*>(y));
+}
+#endif
 
 // Fewer than a vector's elements, the others `pad`.
 template <class T>

@@ -82,6 +82,7 @@ Types types_of(Dtype dtype) {
   switch (dtype) {
     case Dtype::f64: return {CUDA_R_64F, CUBLAS_COMPUTE_64F, CUDA_R_64F};
     case Dtype::bf16: return {CUDA_R_16BF, CUBLAS_COMPUTE_32F, CUDA_R_32F};
+    case Dtype::f16: return {CUDA_R_16F, CUBLAS_COMPUTE_32F, CUDA_R_32F};
     default: return {CUDA_R_32F, CUBLAS_COMPUTE_32F, CUDA_R_32F};
   }
 }

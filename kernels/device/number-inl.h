@@ -21,22 +21,53 @@ MESHARD_BODY inline float widen(bfloat16 x) {
   memcpy(&value, &wide, sizeof value);
   return value;
 }
-MESHARD_BODY inline bfloat16 narrow(float value) {
+MESHARD_BODY inline void narrow(float value, bfloat16& x) {
   uint32_t wide;
   memcpy(&wide, &value, sizeof wide);
-  bfloat16 x;
   if ((wide & 0x7FFFFFFF) > 0x7F800000) {
     x.bits = static_cast<uint16_t>(wide >> 16 | 0x40);
   } else {
     x.bits = static_cast<uint16_t>((wide + 0x7FFF + (wide >> 16 & 1)) >> 16);
   }
-  return x;
 }
+MESHARD_BODY inline float widen(float16 x) {
+  const uint32_t shifted = (uint32_t{x.bits} & 0x7FFF) << 13;
+  float size;
+  memcpy(&size, &shifted, sizeof size);
+  size *= 0x1p112f;
+  uint32_t wide;
+  memcpy(&wide, &size, sizeof wide);
+  wide |= (size >= 65536 ? 0x7F800000u : 0u) | (uint32_t{x.bits} & 0x8000) << 16;
+  float value;
+  memcpy(&value, &wide, sizeof value);
+  return value;
+}
+MESHARD_BODY inline void narrow(float value, float16& x) {
+  uint32_t wide;
+  memcpy(&wide, &value, sizeof wide);
+  const uint32_t size = wide & 0x7FFFFFFF;
+  uint32_t half = 0x7C00;
+  if (size > 0x7F800000) {
+    half = 0x7E00 | (size >> 13 & 0x3FF);
+  } else if (size < 0x38800000) {
+    float sum;
+    memcpy(&sum, &size, sizeof sum);
+    sum += 0.5f;
+    memcpy(&half, &sum, sizeof half);
+    half -= 0x3F000000;
+  } else if (size < 0x47800000) {
+    half = (size - (uint32_t{112} << 23) + 0xFFF + (size >> 13 & 1)) >> 13;
+  }
+  x.bits = static_cast<uint16_t>((wide >> 16 & 0x8000) | half);
+}
+
+template <class T>
+constexpr bool kNarrowType = std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>;
 
 // What T is computed in.
 template <class T>
 MESHARD_BODY Sum<T> load(T x) {
-  if constexpr (std::is_same_v<T, bfloat16>) {
+  if constexpr (kNarrowType<T>) {
     return widen(x);
   } else {
     return static_cast<Sum<T>>(x);
@@ -44,8 +75,10 @@ MESHARD_BODY Sum<T> load(T x) {
 }
 template <class T, class A>
 MESHARD_BODY T store(A x) {
-  if constexpr (std::is_same_v<T, bfloat16>) {
-    return narrow(static_cast<float>(x));
+  if constexpr (kNarrowType<T>) {
+    T y;
+    narrow(static_cast<float>(x), y);
+    return y;
   } else {
     return static_cast<T>(x);
   }
@@ -61,6 +94,7 @@ struct Side {
       case Dtype::f64: return static_cast<const double*>(data)[i];
       case Dtype::f32: return static_cast<const float*>(data)[i];
       case Dtype::bf16: return widen(static_cast<const bfloat16*>(data)[i]);
+      case Dtype::f16: return widen(static_cast<const float16*>(data)[i]);
       case Dtype::i32: break;
     }
     return static_cast<const int32_t*>(data)[i];
@@ -69,7 +103,8 @@ struct Side {
     switch (dtype) {
       case Dtype::f64: static_cast<double*>(data)[i] = value; return;
       case Dtype::f32: static_cast<float*>(data)[i] = static_cast<float>(value); return;
-      case Dtype::bf16: static_cast<bfloat16*>(data)[i] = narrow(static_cast<float>(value)); return;
+      case Dtype::bf16: narrow(static_cast<float>(value), static_cast<bfloat16*>(data)[i]); return;
+      case Dtype::f16: narrow(static_cast<float>(value), static_cast<float16*>(data)[i]); return;
       case Dtype::i32: static_cast<int32_t*>(data)[i] = static_cast<int32_t>(value); return;
     }
   }

@@ -76,6 +76,7 @@ inline void fold(DeviceKernels::Fold kind, Dtype dtype, void* out, std::span<con
     case Dtype::f64: return fold_of<double>(kind, out, in, elements, stream);
     case Dtype::f32: return fold_of<float>(kind, out, in, elements, stream);
     case Dtype::bf16: return fold_of<bfloat16>(kind, out, in, elements, stream);
+    case Dtype::f16: return fold_of<float16>(kind, out, in, elements, stream);
     case Dtype::i32: return fold_of<int32_t>(kind, out, in, elements, stream);
   }
 }

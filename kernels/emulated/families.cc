@@ -50,6 +50,8 @@ PreparedGemm emulated::prepare_gemm(const Gemm& gemm) {
   return {0, [gemm, form](const void* a, const void* b, void* y, void*, void*) {
             if (gemm.dtype == Dtype::f32) {
               multiply(gemm, form, static_cast<const float*>(a), static_cast<const float*>(b), static_cast<float*>(y));
+            } else if (gemm.dtype == Dtype::f16) {
+              multiply(gemm, form, static_cast<const float16*>(a), static_cast<const float16*>(b), static_cast<float16*>(y));
             } else {
               multiply(gemm, form, static_cast<const bfloat16*>(a), static_cast<const bfloat16*>(b), static_cast<bfloat16*>(y));
             }

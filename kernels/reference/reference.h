@@ -1,4 +1,4 @@
-// The reference kernels: plain loops for f64, f32 and bf16, the specification that tuned kernels are held against. Any
+// The reference kernels: plain loops for f64, f32, bf16 and f16, the specification that tuned kernels are held against. Any
 // size may be 0, any factor split (unless said otherwise); an operand that lacks factors of the result is repeated
 // along them. In brackets: shapes; in braces: attributes with their defaults.
 #pragma once

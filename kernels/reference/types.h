@@ -24,6 +24,8 @@ Prepared for_float(Dtype dtype, const F& make) {
       return make.template operator()<float>();
     case Dtype::bf16:
       return make.template operator()<bfloat16>();
+    case Dtype::f16:
+      return make.template operator()<float16>();
     case Dtype::i32:
       break;
   }
@@ -45,6 +47,8 @@ inline double load_number(const void* data, Dtype dtype, int64_t i) {
       return static_cast<const float*>(data)[i];
     case Dtype::bf16:
       return static_cast<float>(static_cast<const bfloat16*>(data)[i]);
+    case Dtype::f16:
+      return static_cast<float>(static_cast<const float16*>(data)[i]);
     case Dtype::i32:
       break;
   }
@@ -61,6 +65,9 @@ inline void store_number(void* data, Dtype dtype, int64_t i, double value) {
       return;
     case Dtype::bf16:
       static_cast<bfloat16*>(data)[i] = bfloat16(static_cast<float>(value));
+      return;
+    case Dtype::f16:
+      static_cast<float16*>(data)[i] = float16(static_cast<float>(value));
       return;
     case Dtype::i32:
       static_cast<int32_t*>(data)[i] = static_cast<int32_t>(value);

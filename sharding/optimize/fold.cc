@@ -35,6 +35,7 @@ double load(const Buffer& from, Dtype dtype) {
     case Dtype::f64: return *reinterpret_cast<const double*>(from.data());
     case Dtype::f32: return *reinterpret_cast<const float*>(from.data());
     case Dtype::bf16: return static_cast<float>(*reinterpret_cast<const bfloat16*>(from.data()));
+    case Dtype::f16: return static_cast<float>(*reinterpret_cast<const float16*>(from.data()));
     case Dtype::i32: return *reinterpret_cast<const int32_t*>(from.data());
   }
   return 0;
@@ -45,6 +46,7 @@ void store(double value, Dtype dtype, Buffer& to) {
     case Dtype::f64: *reinterpret_cast<double*>(to.data()) = value; break;
     case Dtype::f32: *reinterpret_cast<float*>(to.data()) = static_cast<float>(value); break;
     case Dtype::bf16: *reinterpret_cast<bfloat16*>(to.data()) = bfloat16(static_cast<float>(value)); break;
+    case Dtype::f16: *reinterpret_cast<float16*>(to.data()) = float16(static_cast<float>(value)); break;
     case Dtype::i32: *reinterpret_cast<int32_t*>(to.data()) = static_cast<int32_t>(value); break;
   }
 }

@@ -83,7 +83,7 @@ TEST_CASE("CUDA kernels equal the reference") {
     DYNAMIC_SECTION(def->name) {
       Random random(15);
       for (const Case& as_written : cases(*def)) {
-        for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f64}) {
+        for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f16, Dtype::f64}) {
           const Case c = as_written.with(dtype);
           INFO(c.text << " in " << name(dtype));
           const BoundRule rule = c.rule();

@@ -29,6 +29,7 @@ struct Rounding {
 };
 Rounding rounding(const Program& program) {
   if (reads(program, Dtype::bf16)) return {1e-1, 4e-3};
+  if (reads(program, Dtype::f16)) return {2e-2, 5e-4};
   if (reads(program, Dtype::f32)) return {1e-3, 1e-6};
   return {1e-8, 1e-14};
 }

@@ -189,7 +189,7 @@ std::optional<Proposal> Proposer::propose(Rng& rng, Dtype dtype, const std::vect
   for (Type& type : t.operands) change(type);
   if (!converts) {
     for (Type& type : t.results) change(type);
-  } else if (std::any_of(t.results.begin(), t.results.end(), [&](const Type& r) { return r.dtype == Dtype::bf16; }) &&
+  } else if (std::any_of(t.results.begin(), t.results.end(), [&](const Type& r) { return is_narrow(r.dtype); }) &&
              rng.chance(60)) {
     return {};
   }

@@ -37,7 +37,7 @@ std::vector<Type> Case::results() const {
   std::vector<Type> types = infer_types(*def, attributes, operands, def->explicit_type ? expected : std::vector<Type>{}, place);
   if (!wide) return types;
   for (size_t r = 0; r < types.size(); ++r) {
-    if (def->may_be_wide(r) && types[r].dtype == Dtype::bf16) types[r].dtype = Dtype::f32;
+    if (def->may_be_wide(r) && is_narrow(types[r].dtype)) types[r].dtype = Dtype::f32;
   }
   return infer_types(*def, attributes, operands, types, place);
 }
@@ -54,7 +54,9 @@ double Case::tolerance() const {
     const auto is = [&](const Type& t) { return t.dtype == dtype; };
     return std::any_of(operands.begin(), operands.end(), is) || std::any_of(expected.begin(), expected.end(), is);
   };
-  return uses(Dtype::bf16) ? def->tolerance_bf16 : uses(Dtype::f32) ? def->tolerance_f32 : def->tolerance_f64;
+  if (uses(Dtype::bf16)) return def->tolerance_bf16;
+  if (uses(Dtype::f16)) return def->tolerance_f16;
+  return uses(Dtype::f32) ? def->tolerance_f32 : def->tolerance_f64;
 }
 
 Case Case::with(Dtype dtype) const {
@@ -72,19 +74,21 @@ Case Case::with(Dtype dtype) const {
 
 std::vector<Case> Case::in_all_types() const {
   std::vector<Case> out;
-  for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f64}) {
+  for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f64, Dtype::f16}) {
     out.push_back(with(dtype));
     out.back().types = name(dtype);
   }
   if (def->explicit_type || !def->typed()) return out;
-  Case mixed = out[1];
-  mixed.wide = true;
-  mixed.types = "bf16 and f32";
-  for (int i : def->wide_operands) {
-    Type& type = mixed.operands[static_cast<size_t>(i)];
-    if (type.dtype == Dtype::bf16) type.dtype = Dtype::f32;
+  for (const size_t narrow : {1, 3}) {
+    Case mixed = out[narrow];
+    mixed.wide = true;
+    mixed.types += " and f32";
+    for (int i : def->wide_operands) {
+      Type& type = mixed.operands[static_cast<size_t>(i)];
+      if (is_narrow(type.dtype)) type.dtype = Dtype::f32;
+    }
+    out.push_back(std::move(mixed));
   }
-  out.push_back(std::move(mixed));
   return out;
 }
 

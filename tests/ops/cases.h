@@ -30,7 +30,7 @@ struct Case {
   double tolerance() const;                         // of the coarsest dtype
   // With every f32 in place of another float dtype; explicit dtypes of convert stay.
   Case with(Dtype dtype) const;
-  // In f32, bf16 and f64; and in bf16 with f32 where the op takes it beside (OpDef::wide_operands).
+  // In f32, bf16, f16 and f64; and in bf16 and f16 with f32 where the op takes it beside (OpDef::wide_operands).
   std::vector<Case> in_all_types() const;
   // The kernel for such types: between copies where they differ.
   Prepared prepare(PrepareFn kernel, PrepareFn convert, const KernelSpec& spec) const;

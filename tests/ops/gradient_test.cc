@@ -114,7 +114,7 @@ TEST_CASE("gradients equal central differences") {
         INFO(as_written.text);
         const Case c = as_written.with(Dtype::f64);
         if (all_f64(c)) check_against_differences(c, random);
-        for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
+        for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f16}) {
           const Case typed = as_written.with(dtype);
           std::vector<bool> first(static_cast<size_t>(def->results), false);
           first[0] = true;

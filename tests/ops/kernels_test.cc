@@ -90,15 +90,15 @@ TEST_CASE("kernels equal the reference") {
   }
 }
 
-// The specification itself in lower precision: f32 and bf16 against f64 on the same rounded operands.
-TEST_CASE("the reference in f32 and bf16 is near f64") {
+// The specification itself in lower precision: f32, bf16 and f16 against f64 on the same rounded operands.
+TEST_CASE("the reference in f32, bf16 and f16 is near f64") {
   for (const OpDef* def : computing_ops()) {
     DYNAMIC_SECTION(def->name) {
       Random random(6);
       for (const Case& as_written : cases(*def)) {
         const Case wide = as_written.with(Dtype::f64);
         if (wide.operands == as_written.operands && wide.expected == as_written.expected) continue;
-        for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
+        for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f16}) {
           const Case c = as_written.with(dtype);
           INFO(c.text << " in " << name(dtype));
           const Both both = prepare(c, random);

@@ -24,6 +24,8 @@ double Tensor::get(int64_t i) const {
       return static_cast<double>(static_cast<const float*>(data())[i]);
     case Dtype::bf16:
       return static_cast<double>(static_cast<float>(static_cast<const bfloat16*>(data())[i]));
+    case Dtype::f16:
+      return static_cast<double>(static_cast<float>(static_cast<const float16*>(data())[i]));
     case Dtype::i32:
       return static_cast<double>(static_cast<const int32_t*>(data())[i]);
   }
@@ -40,6 +42,9 @@ void Tensor::set(int64_t i, double value) {
       return;
     case Dtype::bf16:
       static_cast<bfloat16*>(data())[i] = bfloat16(static_cast<float>(value));
+      return;
+    case Dtype::f16:
+      static_cast<float16*>(data())[i] = float16(static_cast<float>(value));
       return;
     case Dtype::i32:
       static_cast<int32_t*>(data())[i] = static_cast<int32_t>(value);

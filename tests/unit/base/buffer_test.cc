@@ -65,4 +65,39 @@ TEST_CASE("bf16 rounds to nearest even") {
   CHECK(bfloat16(1.0f).bits == 0x3F80);
 }
 
+// Every f16, and what lies at, below and above the middle between it and the next.
+TEST_CASE("f16 rounds to nearest even, small numbers too") {
+  const auto of = [](uint32_t bits) {
+    float16 x;
+    x.bits = static_cast<uint16_t>(bits);
+    return static_cast<float>(x);
+  };
+  int wrong = 0;
+  for (uint32_t bits = 0; bits < 0x7C00; ++bits) {
+    // The value by its definition: 10 digits, exponents from -14, below them steps of 2^-24.
+    const double exact = bits < 0x400 ? bits * 0x1p-24 : std::ldexp(1024.0 + (bits & 0x3FF), static_cast<int>(bits >> 10) - 25);
+    wrong += static_cast<double>(of(bits)) != exact || static_cast<double>(of(bits | 0x8000)) != -exact;
+    wrong += float16(of(bits)).bits != bits || float16(of(bits | 0x8000)).bits != (bits | 0x8000);
+    const double next = bits == 0x7BFF ? 65536 : static_cast<double>(of(bits + 1));
+    const float middle = static_cast<float>((exact + next) / 2);
+    wrong += float16(middle).bits != bits + (bits & 1);
+    wrong += float16(std::nextafter(middle, 0.0f)).bits != bits;
+    wrong += float16(-std::nextafter(middle, 1e6f)).bits != (0x8000 | (bits + 1));
+  }
+  CHECK(wrong == 0);
+  const float infinite = std::numeric_limits<float>::infinity();
+  CHECK(of(0x7C00) == infinite);
+  CHECK(of(0xFC00) == -infinite);
+  CHECK(float16(65519.0f).bits == 0x7BFF);
+  CHECK(float16(65520.0f).bits == 0x7C00);
+  CHECK(float16(std::numeric_limits<float>::max()).bits == 0x7C00);
+  CHECK(float16(-infinite).bits == 0xFC00);
+  CHECK(float16(0x1p-25f).bits == 0);  // a tie, down to even
+  CHECK(std::signbit(static_cast<float>(float16(-1e-30f))));
+  for (uint32_t bits = 0x7C01; bits < 0x8000; ++bits) {
+    wrong += !std::isnan(of(bits)) || !std::isnan(static_cast<float>(float16(of(bits))));
+  }
+  CHECK(wrong == 0);
+}
+
 }  // namespace meshard

@@ -19,7 +19,7 @@ std::string error_of(const char* text) {
 }  // namespace
 
 TEST_CASE("types as text") {
-  for (const char* text : {"f32[8,4]", "bf16[]", "i32[0]", "f64[5,0,3]", "f32[1]"})
+  for (const char* text : {"f32[8,4]", "bf16[]", "f16[2,3]", "i32[0]", "f64[5,0,3]", "f32[1]"})
     CHECK(Type::parse(text).str() == text);
   const Type type = Type::parse(" bf16 [ 5, 3 ] ");
   CHECK(type.dtype == Dtype::bf16);
@@ -31,7 +31,7 @@ TEST_CASE("types as text") {
 }
 
 TEST_CASE("dtypes") {
-  for (Dtype dtype : {Dtype::f64, Dtype::f32, Dtype::bf16, Dtype::i32}) {
+  for (Dtype dtype : {Dtype::f64, Dtype::f32, Dtype::bf16, Dtype::f16, Dtype::i32}) {
     Dtype back{};
     CHECK(parse_dtype(name(dtype), back));
     CHECK(back == dtype);
@@ -40,11 +40,11 @@ TEST_CASE("dtypes") {
   CHECK(size_bytes(Dtype::f64) == 8);
   CHECK(size_bytes(Dtype::i32) == 4);
   Dtype back{};
-  CHECK(!parse_dtype("f16", back));
+  CHECK(!parse_dtype("f8", back));
 }
 
 TEST_CASE("wrong types") {
-  CHECK(error_of("f16[2]") == "type:1:1: no dtype \"f16\"; there are f64, f32, bf16 and i32");
+  CHECK(error_of("f8[2]") == "type:1:1: no dtype \"f8\"; there are f64, f32, bf16, f16 and i32");
   CHECK(error_of("f32") == "type:1:4: expected \"[\" but found the end of the text");
   CHECK(error_of("f32[2") == "type:1:6: expected \",\" but found the end of the text");
   CHECK(error_of("f32[2,]") == "type:1:7: expected the size of a dimension but found \"]\"");

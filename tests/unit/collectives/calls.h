@@ -13,7 +13,7 @@
 
 namespace meshard::testing {
 
-inline constexpr Dtype kDtypes[] = {Dtype::f64, Dtype::f32, Dtype::bf16, Dtype::i32};
+inline constexpr Dtype kDtypes[] = {Dtype::f64, Dtype::f32, Dtype::bf16, Dtype::f16, Dtype::i32};
 inline constexpr Reduction kReductionKinds[] = {Reduction::sum, Reduction::max, Reduction::min};
 inline constexpr Collective kCallKinds[] = {Collective::all_gather, Collective::all_reduce, Collective::reduce_scatter,
                                             Collective::all_to_all, Collective::permute,    Collective::exchange,
@@ -30,6 +30,9 @@ inline void store(Dtype dtype, void* data, int64_t e, double value) {
     case Dtype::bf16:
       static_cast<bfloat16*>(data)[e] = bfloat16(static_cast<float>(value));
       break;
+    case Dtype::f16:
+      static_cast<float16*>(data)[e] = float16(static_cast<float>(value));
+      break;
     case Dtype::i32:
       static_cast<int32_t*>(data)[e] = static_cast<int32_t>(value);
       break;
@@ -44,6 +47,8 @@ inline double load(Dtype dtype, const void* data, int64_t e) {
       return static_cast<const float*>(data)[e];
     case Dtype::bf16:
       return static_cast<float>(static_cast<const bfloat16*>(data)[e]);
+    case Dtype::f16:
+      return static_cast<float>(static_cast<const float16*>(data)[e]);
     case Dtype::i32:
       return static_cast<const int32_t*>(data)[e];
   }

@@ -184,6 +184,29 @@ TEST_CASE("bf16 is summed in f32 and rounded once") {
   CHECK(static_cast<float>(out) == 260.0f);
 }
 
+TEST_CASE("f16 is summed in f32 and rounded once, small and large numbers too") {
+  std::vector<float16> a, b, c, out;
+  uint32_t bits = 1;
+  for (int i = 0; i < 70001; ++i) {
+    float16 x, y;
+    x.bits = static_cast<uint16_t>(i);
+    y.bits = static_cast<uint16_t>((bits = bits * 1664525 + 1013904223) >> 16);
+    a.push_back(x);
+    b.push_back(y);
+    c.push_back(float16(static_cast<float>(i % 7) * 1e-6f));
+  }
+  out.resize(a.size());
+  const void* parts[] = {a.data(), b.data(), c.data()};
+  reduce_blocks(Reduction::sum, Dtype::f16, out.data(), parts, static_cast<int64_t>(a.size()));
+  int wrong = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const float16 sum(static_cast<float>(a[i]) + static_cast<float>(b[i]) + static_cast<float>(c[i]));
+    const bool nan = std::isnan(static_cast<float>(sum));
+    wrong += nan ? !std::isnan(static_cast<float>(out[i])) : sum.bits != out[i].bits;
+  }
+  CHECK(wrong == 0);
+}
+
 TEST_CASE("a NaN is never lost, integers wrap around") {
   float nan = std::numeric_limits<float>::quiet_NaN(), one = 1, out = 0;
   for (Reduction reduction : {Reduction::sum, Reduction::max, Reduction::min}) {

@@ -236,6 +236,10 @@ TEST_CASE("only what repeats exactly is a run") {
         "%w: f32[2] param, %m.0..1: f32[2] state of %w");
   CHECK(header("%m.0: f32[2] param, %m.1: f32[2] param, %m.0.s: f32[2] state of %m.0, %m.1.s: f32[2] state of %m.1") ==
         "%m.0..1: f32[2] param; %m.0..1.s: f32[2] state of %m.0..1");
+  // State of the run, and first values that are written down.
+  CHECK(header("%w: f32[2] param init=constant(-0.5), %s: f32[] state init=constant(65536)") ==
+        "%w: f32[2] param init=constant(-0.5), %s: f32[] state init=constant(65536)");
+  CHECK(header("%w: f32[2] param, %t: f32[] state") == "%w: f32[2] param, %t: f32[] state");
 }
 
 TEST_CASE("what the calls of a run pass") {
@@ -330,7 +334,8 @@ TEST_CASE("the first line of each error") {
         "p.mesh:4:21: the text ends inside func main, begun at line 3");
   CHECK(message("func f(%x: f32[2]) { return %x") == "p.mesh:1:31: the text ends inside func f, begun at line 1");
   CHECK(message("func f(%x: f32[2] param init=norml(1)) {}") ==
-        "p.mesh:1:30: no init \"norml\"; there are zeros, ones, normal(s) and uniform(s); did you mean \"normal\"?");
+        "p.mesh:1:30: no init \"norml\"; there are zeros, ones, constant(x), normal(s) and uniform(s); did you mean \"normal\"?");
+  CHECK(message("func f(%x: f32[2] param init=constant(inf)) {}") == "p.mesh:1:39: a constant is a finite number");
   CHECK(message("func f(%x: f32[2] state of %y) {}") == "p.mesh:1:8: no value %y in func f");
   CHECK(message("func f(%x.2..1: f32[2]) {}") == "p.mesh:1:8: %x.2..1: the range 2..1 must count up");
   CHECK(message("func f(%x.0..999999999: f32[2]) {}") == "p.mesh:1:8: the runs expand to more than 1048576 entries");

@@ -1,3 +1,8 @@
+#include <bit>
+#include <cmath>
+
+#include "hwy/targets.h"
+#include "meshard/kernels/cpu/convert.h"
 #include "meshard/kernels/cpu/cpu.h"
 #include "meshard/kernels/reference/reference.h"
 #include "spec.h"
@@ -138,7 +143,11 @@ TEST_CASE("convert rounds to nearest even, and cuts towards integers") {
                                  {Dtype::bf16, Dtype::f32},
                                  {Dtype::f64, Dtype::f32},
                                  {Dtype::f32, Dtype::f64},
-                                 {Dtype::f64, Dtype::bf16}}) {
+                                 {Dtype::f64, Dtype::bf16},
+                                 {Dtype::f32, Dtype::f16},
+                                 {Dtype::f16, Dtype::f32},
+                                 {Dtype::f16, Dtype::bf16},
+                                 {Dtype::f64, Dtype::f16}}) {
     Case c("a -> a", Case::whole({{"a", 70}}));
     c.spec().operands[0].type.dtype = from;
     c.spec().results[0].type.dtype = to;
@@ -148,6 +157,46 @@ TEST_CASE("convert rounds to nearest even, and cuts towards integers") {
   c.input(0) = {2.75, -2.75};
   c.spec().results[0].type.dtype = Dtype::i32;
   CHECK(c.run(reference::convert)[0] == std::vector<double>{2, -2});
+}
+
+// base/buffer.h says what the bits are.
+template <class Half>
+void check_conversions() {
+  const cpu::Conversions<Half> f = cpu::conversions<Half>();
+  std::vector<Half> halves(65536), back(100003);
+  std::vector<float> wide(65536), numbers;
+  for (uint32_t i = 0; i < 65536; ++i) halves[i].bits = static_cast<uint16_t>(i);
+  f.widen(halves.data(), wide.data(), 65536);
+  uint32_t bits = 1;
+  for (size_t i = 0; i < back.size(); ++i) {
+    bits = bits * 1664525 + 1013904223;
+    // Any number, then those near what f16 has.
+    const uint32_t near = (0x32800000 + bits % 0x16000000) | (bits & 0x80000000);
+    numbers.push_back(std::bit_cast<float>(i % 2 == 0 ? bits : near & (i % 4 == 1 ? 0xFFFFFFFF : 0xFFFFF000)));
+  }
+  f.narrow(numbers.data(), back.data(), static_cast<int64_t>(back.size()));
+  int wrong = 0;
+  for (size_t i = 0; i < wide.size(); ++i) {
+    const auto x = static_cast<float>(halves[i]);
+    wrong += std::isnan(x) ? !std::isnan(wide[i]) : std::bit_cast<uint32_t>(x) != std::bit_cast<uint32_t>(wide[i]);
+  }
+  CHECK(wrong == 0);
+  for (size_t i = 0; i < back.size(); ++i) {
+    const Half x(numbers[i]);
+    wrong += std::isnan(numbers[i]) ? !std::isnan(static_cast<float>(back[i])) : x.bits != back[i].bits;
+  }
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("vectors convert as single numbers do, on every instruction set of the machine") {
+  const int64_t all = hwy::SupportedTargets();
+  for (int64_t rest = all; rest != 0; rest &= rest - 1) {
+    hwy::SetSupportedTargetsForTest(rest);  // the best of these is taken; the next round is without it
+    INFO("targets " << rest);
+    check_conversions<bfloat16>();
+    check_conversions<float16>();
+  }
+  hwy::SetSupportedTargetsForTest(0);
 }
 
 TEST_CASE("adamw follows its formula, in place too") {

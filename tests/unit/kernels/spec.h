@@ -115,12 +115,14 @@ class Case {
     if (dtype == Dtype::f64) static_cast<double*>(data)[i] = x;
     if (dtype == Dtype::f32) static_cast<float*>(data)[i] = static_cast<float>(x);
     if (dtype == Dtype::bf16) static_cast<bfloat16*>(data)[i] = bfloat16(static_cast<float>(x));
+    if (dtype == Dtype::f16) static_cast<float16*>(data)[i] = float16(static_cast<float>(x));
     if (dtype == Dtype::i32) static_cast<int32_t*>(data)[i] = static_cast<int32_t>(x);
   }
   static double get(const void* data, Dtype dtype, size_t i) {
     if (dtype == Dtype::f64) return static_cast<const double*>(data)[i];
     if (dtype == Dtype::f32) return static_cast<const float*>(data)[i];
     if (dtype == Dtype::bf16) return static_cast<float>(static_cast<const bfloat16*>(data)[i]);
+    if (dtype == Dtype::f16) return static_cast<float>(static_cast<const float16*>(data)[i]);
     return static_cast<const int32_t*>(data)[i];
   }
 
