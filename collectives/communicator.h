@@ -83,7 +83,7 @@ class Communicator {
 
   virtual int size() const = 0;
   virtual Rank rank() const = 0;
-  virtual std::string_view kind() const = 0;  // "lockstep", "mpi", "nccl", "staged"
+  virtual std::string_view kind() const = 0;  // "lockstep", "mpi", "tcp", "nccl", "staged"
 
   // Says that calls over this group will come. All ranks say the same axes in the same order, before the first call.
   virtual void prepare(const Group&) {}
@@ -93,7 +93,11 @@ class Communicator {
   void run(const CollectiveCall& call) { wait(start(call)); }
 
   // Bytes that really arrived on this rank from others, counted where the copies are made, not from the formula.
+  // (Sums that are made in phases across hosts count as the formula says: each phase is held against its own.)
   virtual int64_t received_bytes() const = 0;
+  // Of what arrived, the bytes from ranks of other hosts; and the hosts on which the ranks are.
+  virtual int64_t received_from_other_hosts() const { return 0; }
+  virtual int hosts() const { return 1; }
   // The record of calls.
   virtual const CallLog& log() const = 0;
   // Whether calls only put work on a device's stream, so that a step with its collectives can be captured and replayed.
@@ -105,6 +109,8 @@ class Communicator {
   // Each rank's text, in rank order, on every rank.
   virtual std::vector<std::string> gather_text(std::string_view text) = 0;
   virtual void barrier() = 0;
+  // Ends this process and, as far as they can be reached, the others.
+  [[noreturn]] virtual void abort(int status);
 };
 
 // Fails on all ranks alike if any rank passes an error: gathers them and throws a UserError with the first, naming its

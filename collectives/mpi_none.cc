@@ -6,9 +6,9 @@ namespace meshard {
 
 bool mpi_available() { return false; }
 
-std::unique_ptr<Communicator> mpi_communicator(const void*, const MpiOptions&) {
+std::unique_ptr<Communicator> mpi_communicator(const void*, const RankOptions&) {
   throw UserError(
-      "this build of Meshard has no MPI: install Open MPI and configure again, or simulate the devices in one process");
+      "this build of Meshard has no MPI: install Open MPI and configure again, or start ranks with meshard launch");
 }
 
 }  // namespace meshard

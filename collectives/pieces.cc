@@ -117,26 +117,34 @@ void find_pieces(const CollectiveCall& call, std::vector<Piece>& pieces) {
   }
 }
 
-void find_blocks_to_reduce(const CollectiveCall& call, std::vector<Piece>& pieces) {
-  int p = call.group->size(), self = call.group->self();
-  int64_t size = size_bytes(call.dtype);
-  auto begin = [&](int m) { return block_begin(call.send_elements, p, m) * size; };
+void find_blocks_to_reduce(int p, int self, const void* send, void* receive, int64_t elements, int64_t element_bytes,
+                           std::vector<Piece>& pieces) {
+  auto begin = [&](int m) { return block_begin(elements, p, m) * element_bytes; };
   pieces.resize(static_cast<size_t>(p));
   for (int m = 0; m < p; ++m) {
-    pieces[m] = {static_cast<const std::byte*>(call.send) + begin(m), begin(m + 1) - begin(m),
-                 static_cast<std::byte*>(call.receive) + begin(self), begin(self + 1) - begin(self)};
+    pieces[m] = {static_cast<const std::byte*>(send) + begin(m), begin(m + 1) - begin(m),
+                 static_cast<std::byte*>(receive) + begin(self), begin(self + 1) - begin(self)};
   }
 }
 
-void find_blocks_to_gather(const CollectiveCall& call, std::vector<Piece>& pieces) {
-  int p = call.group->size(), self = call.group->self();
-  int64_t size = size_bytes(call.dtype);
-  std::byte* receive = static_cast<std::byte*>(call.receive);
-  auto begin = [&](int m) { return block_begin(call.send_elements, p, m) * size; };
+void find_blocks_to_gather(int p, int self, void* receive, int64_t elements, int64_t element_bytes,
+                           std::vector<Piece>& pieces) {
+  auto* data = static_cast<std::byte*>(receive);
+  auto begin = [&](int m) { return block_begin(elements, p, m) * element_bytes; };
   pieces.resize(static_cast<size_t>(p));
   for (int m = 0; m < p; ++m) {
-    pieces[m] = {receive + begin(self), begin(self + 1) - begin(self), receive + begin(m), begin(m + 1) - begin(m)};
+    pieces[m] = {data + begin(self), begin(self + 1) - begin(self), data + begin(m), begin(m + 1) - begin(m)};
   }
+}
+
+void find_blocks_to_reduce(const CollectiveCall& call, std::vector<Piece>& pieces) {
+  find_blocks_to_reduce(call.group->size(), call.group->self(), call.send, call.receive, call.send_elements,
+                        size_bytes(call.dtype), pieces);
+}
+
+void find_blocks_to_gather(const CollectiveCall& call, std::vector<Piece>& pieces) {
+  find_blocks_to_gather(call.group->size(), call.group->self(), call.receive, call.send_elements, size_bytes(call.dtype),
+                        pieces);
 }
 
 }  // namespace meshard

@@ -20,6 +20,16 @@ struct Piece {
   int64_t receive_bytes = 0;
 };
 
+// Those who take part in a call or in a phase of it, and which of them this rank is.
+struct Members {
+  std::span<const Rank> ranks;
+  int self = 0;
+
+  int size() const { return static_cast<int>(ranks.size()); }
+  Rank operator[](int m) const { return ranks[static_cast<size_t>(m)]; }
+};
+inline Members members_of(const Group& group) { return {group.ranks(), group.self()}; }
+
 // InternalError unless the call is complete: a group, as many counts as members, none negative, pointers where there
 // are bytes.
 void check_call(const CollectiveCall& call);
@@ -28,7 +38,13 @@ void check_call(const CollectiveCall& call);
 // all_gather of its blocks, nor for slice, which moves nothing.
 void find_pieces(const CollectiveCall& call, std::vector<Piece>& pieces);
 
-// The two halves of an all_reduce, over the blocks of the flat value: what is put together, then what is gathered.
+// The two halves of an all_reduce of `elements` between p members, over the blocks of the flat value: what is put
+// together, then what is gathered.
+void find_blocks_to_reduce(int p, int self, const void* send, void* receive, int64_t elements, int64_t element_bytes,
+                           std::vector<Piece>& pieces);
+void find_blocks_to_gather(int p, int self, void* receive, int64_t elements, int64_t element_bytes,
+                           std::vector<Piece>& pieces);
+// Of a call between all members of its group.
 void find_blocks_to_reduce(const CollectiveCall& call, std::vector<Piece>& pieces);
 void find_blocks_to_gather(const CollectiveCall& call, std::vector<Piece>& pieces);
 

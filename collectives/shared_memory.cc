@@ -60,11 +60,21 @@ SharedMemory::SharedMemory(const Host& host, const Board& board, std::vector<std
                            std::unique_ptr<ProcessMemory> memory, const Watchdog& watchdog)
     : host_(host), board_(board), channel_(host.self, std::move(segments), watchdog), memory_(std::move(memory)) {}
 
-int64_t SharedMemory::carry_out(const CollectiveCall& call) {
+void SharedMemory::enter(const CollectiveCall& call, const Members& members, int phase) {
   call_ = &call;
-  signature_ = signature_of(call);
+  members_ = members;
+  signature_ = signature_of(call) + static_cast<uint64_t>(phase);
   sources_.assign(static_cast<size_t>(p()), Source{});
   posted_addresses_ = false;
+}
+
+// The caller may write its arrays again after this.
+void SharedMemory::leave() {
+  if (posted_addresses_) channel_.settle();
+}
+
+int64_t SharedMemory::carry_out(const CollectiveCall& call) {
+  enter(call, members_of(*call.group), 0);
   int64_t read = 0;
   if (call.kind == Collective::barrier) {
     barrier();
@@ -74,9 +84,31 @@ int64_t SharedMemory::carry_out(const CollectiveCall& call) {
     find_pieces(call, pieces_);
     read = call.kind == Collective::reduce_scatter ? reduce() : move(sends_one_block(call.kind));
   }
-  // The caller may write its arrays again after this.
-  if (posted_addresses_) channel_.settle();
+  leave();
   return read;
+}
+
+int64_t SharedMemory::move(const CollectiveCall& call, const Members& members, std::span<const Piece> pieces,
+                           bool one_block, int phase) {
+  enter(call, members, phase);
+  pieces_.assign(pieces.begin(), pieces.end());
+  const int64_t read = move(one_block);
+  leave();
+  return read;
+}
+
+int64_t SharedMemory::reduce(const CollectiveCall& call, const Members& members, std::span<const Piece> pieces,
+                             int phase) {
+  enter(call, members, phase);
+  pieces_.assign(pieces.begin(), pieces.end());
+  const int64_t read = reduce();
+  leave();
+  return read;
+}
+
+void SharedMemory::barrier(const CollectiveCall& call, const Members& members) {
+  enter(call, members, 0);
+  barrier();
 }
 
 int64_t SharedMemory::available(int member) {
@@ -84,9 +116,9 @@ int64_t SharedMemory::available(int member) {
   if (!source.open) {
     source = {channel_.fetch(local(member)), 0, true};
     if (source.arrival.signature != signature_) {
-      Rank other = (*call_->group)[member];
+      Rank other = members_[member];
       throw InternalError(fmt::format("calls of {} do not match: rank {} starts {}, rank {} {}",
-                                      ranks_text(call_->group->ranks()), index((*call_->group)[self()]),
+                                      ranks_text(members_.ranks), index(members_[self()]),
                                       call_text(*call_), index(other), board_.where(other)));
     }
   }
@@ -188,7 +220,7 @@ int64_t SharedMemory::move(bool one_block) {
       if (arrived_[m] == piece.receive_bytes) continue;
       int64_t bytes = available(m);
       MESHARD_CHECK(bytes <= piece.receive_bytes - arrived_[m],
-                    fmt::format("{}: rank {} sends more than {} bytes", call_text(*call_), index((*call_->group)[m]),
+                    fmt::format("{}: rank {} sends more than {} bytes", call_text(*call_), index(members_[m]),
                                 piece.receive_bytes));
       // In parts, so that few pages of the other process are mapped at a time.
       for (int64_t part = 0; bytes > 0; bytes -= part) {

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -87,7 +88,17 @@ class SharedMemory {
   // Carries out a call whose group is on this host. Returns the bytes that came from other ranks.
   int64_t carry_out(const CollectiveCall& call);
 
+  // A part of a call, between those members of its group that are on this host, with a piece for each of them.
+  // `one_block`: each sends the same bytes to all others that it sends to. reduce: the pieces of all are put together at
+  // the own one's place. `phase` tells parts of a call apart.
+  int64_t move(const CollectiveCall& call, const Members& members, std::span<const Piece> pieces, bool one_block,
+               int phase);
+  int64_t reduce(const CollectiveCall& call, const Members& members, std::span<const Piece> pieces, int phase);
+  void barrier(const CollectiveCall& call, const Members& members);
+
  private:
+  void enter(const CollectiveCall& call, const Members& members, int phase);
+  void leave();
   int64_t move(bool one_block);
   int64_t reduce();
   int64_t all_reduce();
@@ -95,9 +106,9 @@ class SharedMemory {
   int64_t all_reduce_blocks(int64_t bytes);
   void barrier();
 
-  int p() const { return call_->group->size(); }
-  int self() const { return call_->group->self(); }
-  int local(int member) const { return host_.find((*call_->group)[member]); }
+  int p() const { return members_.size(); }
+  int self() const { return members_.self; }
+  int local(int member) const { return host_.find(members_[member]); }
   bool by_address(const Piece& piece) const;
   void post_addresses();
   void post_address(int member, const std::byte* data, std::byte* room, int64_t bytes);
@@ -119,6 +130,7 @@ class SharedMemory {
   Channel channel_;
   std::unique_ptr<ProcessMemory> memory_;
   const CollectiveCall* call_ = nullptr;
+  Members members_;
   uint64_t signature_ = 0;
   bool posted_addresses_ = false;  // in this call
   std::vector<Piece> pieces_;

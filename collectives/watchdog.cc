@@ -18,6 +18,8 @@ constexpr int kWords = 12;  // of text, 8 bytes each
 
 }  // namespace
 
+int Host::hosts() const { return numbers.empty() ? 0 : 1 + *std::max_element(numbers.begin(), numbers.end()); }
+
 bool Host::has_all(const Group& group) const {
   return std::all_of(group.ranks().begin(), group.ranks().end(), [&](Rank r) { return find(r) >= 0; });
 }
@@ -151,12 +153,18 @@ void Watchdog::pause() {
 
 void Watchdog::wait_long(const std::function<bool()>& ready) const {
   using Clock = std::chrono::steady_clock;
-  Clock::time_point begin = Clock::now();
-  for (int polls = 1; !ready(); ++polls) {
+  constexpr double kLook = 0.05;  // seconds between two looks
+  const Clock::time_point begin = Clock::now();
+  double looked = 0;
+  for (int64_t polls = 1; !ready(); ++polls) {
     sched_yield();
-    if (seconds_ <= 0 || polls % 64 != 0) continue;
-    double waited = std::chrono::duration<double>(Clock::now() - begin).count();
-    if (waited > seconds_) return expired_(waited);
+    if (polls % 64 != 0) continue;
+    const double waited = std::chrono::duration<double>(Clock::now() - begin).count();
+    if (look_ && waited - looked > kLook) {
+      looked = waited;
+      look_();
+    }
+    if (seconds_ > 0 && waited > seconds_) return expired_(waited);
   }
 }
 

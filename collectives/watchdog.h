@@ -23,10 +23,13 @@ namespace meshard {
 struct Host {
   std::vector<int> local;   // by rank
   std::vector<Rank> ranks;  // by local index
+  std::vector<int> numbers;  // by rank: of its host, in the order of their first ranks
   int self = 0;             // local index of this rank
 
   int size() const { return static_cast<int>(ranks.size()); }
   int find(Rank rank) const { return local[static_cast<size_t>(index(rank))]; }
+  int number_of(Rank rank) const { return numbers[static_cast<size_t>(index(rank))]; }
+  int hosts() const;
   bool has_all(const Group& group) const;
 };
 
@@ -63,9 +66,10 @@ class Board {
 // Waits by polling. Ranks may outnumber cores, so after a short spin each poll gives the core away.
 class Watchdog {
  public:
-  // `seconds` of one wait, 0 or less: for ever. `expired` makes the message known and ends the job.
-  Watchdog(double seconds, int spins, std::function<void(double waited)> expired)
-      : seconds_(seconds), spins_(spins), expired_(std::move(expired)) {}
+  // `seconds` of one wait, 0 or less: for ever. `expired` makes the message known and ends the job. `look` is called now
+  // and then in a long wait.
+  Watchdog(double seconds, int spins, std::function<void(double waited)> expired, std::function<void()> look = {})
+      : seconds_(seconds), spins_(spins), expired_(std::move(expired)), look_(std::move(look)) {}
 
   template <class Ready>
   void until(Ready ready) const {
@@ -83,6 +87,7 @@ class Watchdog {
   double seconds_;
   int spins_;
   std::function<void(double)> expired_;
+  std::function<void()> look_;
 };
 
 }  // namespace meshard

@@ -1,10 +1,12 @@
 // The MPI communicator on real ranks: both ways of moving bytes, against plain results. Runs with 1 to 4 ranks.
 #include <mpi.h>
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <random>
 #include <string>
+#include <utility>
 
 #include "meshard/collectives/lockstep.h"
 #include "meshard/collectives/mpi.h"
@@ -25,17 +27,33 @@ struct World {
   std::vector<Mesh> meshes() const {
     std::vector<Mesh> meshes = {Mesh::parse("a=" + std::to_string(size))};
     if (size == 4) meshes.push_back(Mesh::parse("a=2, b=2"));
+    if (size == 8) meshes.push_back(Mesh::parse("a=2, b=4"));
     if (size == 6) meshes.push_back(Mesh::parse("a=2, b=3"));
     return meshes;
   }
 };
 
 // The ways a call may travel: blocks read from the other process, mapped or copied by the system, through shared memory,
-// and as messages.
-constexpr MpiOptions kWays[] = {{.timeout_seconds = 30},
-                                {.share_buffers = false, .timeout_seconds = 30},
-                                {.read_processes = false, .timeout_seconds = 30},
-                                {.shared_memory = false, .timeout_seconds = 30}};
+// and as messages; and where ranks are of different hosts, in phases where the groups allow that, and without.
+std::vector<RankOptions> ways(const World& world) {
+  std::vector<RankOptions> out = {{.timeout_seconds = 30},
+                                  {.share_buffers = false, .timeout_seconds = 30},
+                                  {.read_processes = false, .timeout_seconds = 30},
+                                  {.shared_memory = false, .timeout_seconds = 30}};
+  const int r = world.rank, p = world.size;
+  if (p < 2) return out;
+  if (p > 4) out.resize(1);  // the others are told by fewer ranks, in less time
+  const auto add = [&](int host, bool phases, bool read) {
+    out.push_back({.read_processes = read, .phases = phases, .timeout_seconds = 30, .host = std::to_string(host)});
+  };
+  add(r * 2 / p, true, true);   // the first half on one host: equal halves where p is even
+  add(r * 2 / p, false, true);  // the same, flat
+  if (p < 3) return out;
+  add(r % 2, true, false);           // one after the other
+  add(r == p - 1 ? 1 : 0, true, true);  // one rank alone on its host
+  if (p == 8) add(r / 2, true, true);   // four hosts
+  return out;
+}
 
 void run_and_check(Communicator& comm, const Mesh& mesh, AtomSet over, Collective kind, Reduction reduction,
                    Dtype dtype, int64_t n, bool lopsided, bool in_place) {
@@ -50,7 +68,7 @@ void run_and_check(Communicator& comm, const Mesh& mesh, AtomSet over, Collectiv
 
 TEST_CASE("every kind, dtype and group gives the plain result and moves the billed bytes") {
   World world;
-  for (const MpiOptions& way : kWays) {
+  for (const RankOptions& way : ways(world)) {
     auto comm = mpi_communicator(nullptr, way);
     REQUIRE(comm->size() == world.size);
     REQUIRE(comm->rank() == world.self());
@@ -74,7 +92,7 @@ TEST_CASE("every kind, dtype and group gives the plain result and moves the bill
 
 TEST_CASE("payloads of many slots") {
   World world;
-  for (const MpiOptions& way : kWays) {
+  for (const RankOptions& way : ways(world)) {
     auto comm = mpi_communicator(nullptr, way);
     for (const Mesh& mesh : world.meshes()) {
       for (AtomSet over : testing::axis_sets(mesh)) {
@@ -94,7 +112,7 @@ TEST_CASE("payloads of many slots") {
 
 TEST_CASE("max and min, and all_reduce in place") {
   World world;
-  for (const MpiOptions& way : kWays) {
+  for (const RankOptions& way : ways(world)) {
     auto comm = mpi_communicator(nullptr, way);
     for (const Mesh& mesh : world.meshes()) {
       for (Dtype dtype : testing::kDtypes) {
@@ -110,7 +128,7 @@ TEST_CASE("max and min, and all_reduce in place") {
 
 TEST_CASE("several calls at once, waited for in another order, over groups that overlap") {
   World world;
-  for (const MpiOptions& way : kWays) {
+  for (const RankOptions& way : ways(world)) {
     auto comm = mpi_communicator(nullptr, way);
     for (const Mesh& mesh : world.meshes()) {
       std::vector<AtomSet> sets = testing::axis_sets(mesh);
@@ -137,7 +155,22 @@ TEST_CASE("several calls at once, waited for in another order, over groups that 
   }
 }
 
-TEST_CASE("all ways and lockstep give the same bits") {
+// Where ranks are of two hosts, as many on each, and sums are made within them first.
+std::vector<float> sums_in_phases(const std::vector<std::vector<float>>& in, const std::vector<int>& host) {
+  std::vector<float> out(in[0].size());
+  for (size_t e = 0; e < out.size(); ++e) {
+    float sums[2] = {};
+    bool begun[2] = {};
+    for (size_t r = 0; r < in.size(); ++r) {
+      float& sum = sums[host[r]];
+      sum = std::exchange(begun[host[r]], true) ? sum + in[r][e] : in[r][e];
+    }
+    out[e] = sums[0] + sums[1];
+  }
+  return out;
+}
+
+TEST_CASE("all ways and lockstep give the same bits, and phases those of their own order") {
   World world;
   Mesh mesh = world.meshes().back();
   // In slots; by address, the second past the caches where it is not in place.
@@ -161,8 +194,14 @@ TEST_CASE("all ways and lockstep give the same bits") {
                         .send_elements = n});
   }
   const size_t bytes = static_cast<size_t>(n) * 4;
-  for (const MpiOptions& way : kWays) {
+  for (const RankOptions& way : ways(world)) {
     auto comm = mpi_communicator(nullptr, way);
+    std::vector<int> host;  // by rank
+    for (const std::string& name : comm->gather_text(way.host)) host.push_back(name.empty() ? 0 : name[0] - '0');
+    const auto on = [&](int h) { return std::count(host.begin(), host.end(), h); };
+    if (comm->hosts() > 2) continue;
+    const bool phases = way.phases && on(0) == on(1) && on(0) > 1;
+    const std::vector<float> sums = phases ? sums_in_phases(in, host) : expected[static_cast<size_t>(world.rank)];
     testing::Bytes send(bytes, std::byte{0}), receive(bytes, std::byte{0});
     for (std::byte* to : {send.data(), receive.data()}) {
       std::memcpy(send.data(), in[world.rank].data(), bytes);
@@ -171,9 +210,49 @@ TEST_CASE("all ways and lockstep give the same bits") {
                  .send = send.data(),
                  .receive = to,
                  .send_elements = n});
-      CHECK(std::memcmp(to, expected[world.rank].data(), bytes) == 0);
+      CHECK(std::memcmp(to, sums.data(), bytes) == 0);
     }
   }
+}
+
+TEST_CASE("phases take less across hosts than messages between all pairs") {
+  World world;
+  if (world.size < 4 || world.size % 2 != 0) return;
+  const Mesh mesh = Mesh::parse("a=" + std::to_string(world.size));
+  const Group group(mesh, mesh.all(), world.self());
+  const int p = world.size, k = p / 2;
+  const int64_t block = 1000, n = block * p;
+  const std::vector<int64_t> counts(static_cast<size_t>(p), block);
+  const std::string host = std::to_string(world.rank / k);
+  auto phased = mpi_communicator(nullptr, {.timeout_seconds = 30, .host = host});
+  auto flat = mpi_communicator(nullptr, {.phases = false, .timeout_seconds = 30, .host = host});
+  CHECK(phased->hosts() == 2);
+  const auto crosses = [&](Communicator& comm, Collective kind) {
+    testing::Bytes send(static_cast<size_t>(n) * 4, std::byte{0}), receive(static_cast<size_t>(n) * 4, std::byte{0});
+    const int64_t before = comm.received_from_other_hosts();
+    comm.run({.kind = kind,
+              .group = &group,
+              .send = send.data(),
+              .receive = receive.data(),
+              .send_elements = n,
+              .counts = counts,
+              .send_counts = counts});
+    return (comm.received_from_other_hosts() - before) / 4;
+  };
+  // Elements that one rank receives from the other host: of k * block, what its peer has summed or holds of them.
+  CHECK(crosses(*phased, Collective::all_reduce) == 2 * block);
+  CHECK(crosses(*flat, Collective::all_reduce) == 2 * k * block);
+  CHECK(crosses(*phased, Collective::reduce_scatter) == block);
+  CHECK(crosses(*flat, Collective::reduce_scatter) == k * block);
+  CHECK(crosses(*phased, Collective::all_gather) == block);
+  CHECK(crosses(*flat, Collective::all_gather) == k * block);
+  // What changes place has one reader, and crosses once either way.
+  CHECK(crosses(*phased, Collective::all_to_all) == k * block);
+  CHECK(crosses(*flat, Collective::all_to_all) == k * block);
+  const bool far = world.rank >= k;
+  CHECK(crosses(*phased, Collective::broadcast) == (far ? n / k : 0));
+  CHECK(crosses(*flat, Collective::broadcast) == (far ? n : 0));
+  CHECK(phased->received_bytes() == flat->received_bytes());
 }
 
 // Bytes of shared memory that the system counts as this process's now.
@@ -187,7 +266,7 @@ int64_t shared_bytes() {
 
 TEST_CASE("what ranks map of each other's memory does not add up") {
   World world;
-  auto comm = mpi_communicator(nullptr, kWays[0]);
+  auto comm = mpi_communicator(nullptr, {});
   Mesh mesh = world.meshes()[0];
   Group group(mesh, mesh.all(), world.self());
   const int64_t bytes = 128 << 20;
@@ -203,7 +282,7 @@ TEST_CASE("what ranks map of each other's memory does not add up") {
 
 TEST_CASE("texts travel to all ranks, and disagreement is one error on all of them") {
   World world;
-  auto comm = mpi_communicator(nullptr, kWays[0]);
+  auto comm = mpi_communicator(nullptr, {});
   auto message = [&](auto action) -> std::string {
     try {
       action();
@@ -247,7 +326,7 @@ TEST_CASE("the caller's communicator may be a part of the world, in another orde
 
 TEST_CASE("a call with the group of another rank is refused before anything is sent") {
   World world;
-  auto comm = mpi_communicator(nullptr, kWays[0]);
+  auto comm = mpi_communicator(nullptr, {});
   Mesh mesh = world.meshes()[0];
   Group group(mesh, mesh.all(), static_cast<Rank>((world.rank + 1) % world.size));
   if (world.size > 1) CHECK_THROWS_AS(comm->start({.kind = Collective::barrier, .group = &group}), InternalError);
