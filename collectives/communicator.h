@@ -98,6 +98,9 @@ class Communicator {
   // Of what arrived, the bytes from ranks of other hosts; and the hosts on which the ranks are.
   virtual int64_t received_from_other_hosts() const { return 0; }
   virtual int hosts() const { return 1; }
+  // Whether calls across hosts go in phases where they can, as they do from the start; all ranks say the same between
+  // calls. To compare the two: false where there is nothing to choose.
+  virtual bool set_phases(bool) { return false; }
   // The record of calls.
   virtual const CallLog& log() const = 0;
   // Whether calls only put work on a device's stream, so that a step with its collectives can be captured and replayed.

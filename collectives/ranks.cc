@@ -124,6 +124,10 @@ class Ranks : public Communicator {
   int64_t received_bytes() const override { return received_; }
   int64_t received_from_other_hosts() const override { return messages_ != nullptr ? messages_->from_other_hosts() : 0; }
   int hosts() const override { return host_.hosts(); }
+  bool set_phases(bool on) override {
+    use_phases_ = on;
+    return phases_ != nullptr && host_.hosts() > 1;
+  }
   const CallLog& log() const override { return log_; }
 
   // A call is carried out when it, or a later one, is waited for: the order is that of the program, so one rank's call
@@ -176,7 +180,7 @@ class Ranks : public Communicator {
     now_ = &call;
     if (shared_ != nullptr && host_.has_all(*call.group)) {
       received_ += shared_->carry_out(call);
-    } else if (phases_ != nullptr && phases_->takes(call.kind, *call.group)) {
+    } else if (phases_ != nullptr && use_phases_ && phases_->takes(call.kind, *call.group)) {
       received_ += phases_->carry_out(call);
     } else {
       received_ += messages_->carry_out(call);
@@ -226,6 +230,7 @@ class Ranks : public Communicator {
   std::unique_ptr<Messages> messages_;
   std::unique_ptr<SharedMemory> shared_;
   std::unique_ptr<Phases> phases_;
+  bool use_phases_ = true;
   std::vector<Rank> everyone_;
   CallLog log_;
   std::vector<CollectiveCall> queue_;  // started; those before next_ are carried out

@@ -190,39 +190,88 @@ double touched(Collective kind, double n, double p) {
   }
 }
 
+// A call over all ranks, its arrays and counts; blocks are even.
+struct Call {
+  Call(Collective kind, int64_t bytes, const Group& group)
+      : block(std::max<int64_t>(1, bytes / 4 / group.size())), n(block * group.size()), from(n * 4), to(n * 4), counts(static_cast<size_t>(group.size()), block) {
+    std::fill_n(reinterpret_cast<float*>(from.data()), n, 1.0f);
+    call = {.kind = kind, .group = &group, .send = from.data(), .receive = to.data(), .send_elements = kind == Collective::all_reduce ? n : 0,
+            .counts = counts, .send_counts = counts, .label = "bench"};
+  }
+  int64_t block, n;  // elements
+  Buffer from, to;
+  std::vector<int64_t> counts;
+  CollectiveCall call;
+};
+
+// Seconds of a call, the best of three turns, the mean over the ranks. As many calls on all ranks: each waits for the
+// others. About 1 GB/s is expected.
+double collective_seconds(Job& job, Communicator& comm, const CollectiveCall& call, int64_t bytes, double least) {
+  const double expected = 3 * (static_cast<double>(bytes) * 1e-9 + 1e-5);
+  const int calls = static_cast<int>(std::clamp(least / expected, 1.0, 2000.0));
+  const auto repeat = [&] {
+    for (int i = 0; i < calls; ++i) comm.run(call);
+  };
+  repeat();
+  double seconds = 1e30;
+  for (int turn = 0; turn < 3; ++turn) {
+    job.gather("");
+    const int64_t begin = Profile::now();
+    repeat();
+    seconds = std::min(seconds, over_ranks(job, static_cast<double>(Profile::now() - begin) * 1e-9 / calls));
+  }
+  return seconds;
+}
+
+constexpr Collective kCollectives[] = {Collective::all_reduce, Collective::all_gather, Collective::reduce_scatter, Collective::all_to_all};
+
 void bench_collectives(Job& job, Communicator& comm, double least, const MachineBounds& machine, Json& json) {
   const int p = job.size();
   const Mesh mesh = Mesh::parse(fmt::format("ranks={}", p));
   const Group group(mesh, mesh.all(), comm.rank());
   if (job.first()) fmt::print("\n{:<26}{:<20}{:>12}{:>18}{:>12}{:>10}\n", fmt::format("collective, {} ranks", p), "bytes of the value", "us", "received", "", "of bound");
-  for (const Collective kind : {Collective::all_reduce, Collective::all_gather, Collective::reduce_scatter, Collective::all_to_all}) {
+  for (const Collective kind : kCollectives) {
     for (const int64_t bytes : {int64_t{1} << 10, int64_t{64} << 10, int64_t{1} << 20, int64_t{16} << 20, int64_t{64} << 20}) {
-      const int64_t block = std::max<int64_t>(1, bytes / 4 / p), n = block * p;
-      Buffer from(n * 4), to(n * 4);
-      std::fill_n(reinterpret_cast<float*>(from.data()), n, 1.0f);
-      const std::vector<int64_t> counts(static_cast<size_t>(p), block);
-      const CollectiveCall call{.kind = kind, .group = &group, .send = from.data(), .receive = to.data(),
-                                .send_elements = kind == Collective::all_reduce ? n : 0, .counts = counts, .send_counts = counts, .label = "bench"};
-      // As many calls on all ranks: each waits for the others. About 1 GB/s is expected.
-      const double expected = 3 * (static_cast<double>(bytes) * 1e-9 + 1e-5);
-      const int calls = static_cast<int>(std::clamp(least / expected, 1.0, 2000.0));
-      const auto repeat = [&] {
-        for (int i = 0; i < calls; ++i) comm.run(call);
-      };
-      repeat();
-      double seconds = 1e30;
-      for (int turn = 0; turn < 3; ++turn) {
-        job.gather("");
-        const int64_t begin = Profile::now();
-        repeat();
-        seconds = std::min(seconds, over_ranks(job, static_cast<double>(Profile::now() - begin) * 1e-9 / calls));
-      }
-      const double bound = touched(kind, static_cast<double>(n) * 4, p) / machine.copy_bytes;
-      const auto received = static_cast<double>(received_bytes(call));
-      json["collectives"].push_back({{"kind", name(kind)}, {"bytes", n * 4}, {"seconds", seconds}, {"received_bytes", received}, {"bound_seconds", bound}});
+      const Call c(kind, bytes, group);
+      const double seconds = collective_seconds(job, comm, c.call, bytes, least);
+      const double bound = touched(kind, static_cast<double>(c.n) * 4, p) / machine.copy_bytes;
+      const auto received = static_cast<double>(received_bytes(c.call));
+      json["collectives"].push_back({{"kind", name(kind)}, {"bytes", c.n * 4}, {"seconds", seconds}, {"received_bytes", received}, {"bound_seconds", bound}});
       if (!job.first()) continue;
-      fmt::print("{:<26}{:<20}{:>12.1f}{:>18}{:>12}{:>8.0f} %\n", name(kind), size_text(n * 4), seconds * 1e6, rate_text(received / seconds, "B"), "",
+      fmt::print("{:<26}{:<20}{:>12.1f}{:>18}{:>12}{:>8.0f} %\n", name(kind), size_text(c.n * 4), seconds * 1e6, rate_text(received / seconds, "B"), "",
                  100 * bound / seconds);
+      std::fflush(stdout);
+    }
+  }
+}
+
+// What phases across hosts save: the bytes that cross, counted on arrival and summed over the ranks, and the time.
+void bench_hosts(Job& job, Communicator& comm, double least, Json& json) {
+  if (!comm.set_phases(true)) return;
+  const Mesh mesh = Mesh::parse(fmt::format("ranks={}", job.size()));
+  const Group group(mesh, mesh.all(), comm.rank());
+  if (job.first()) {
+    fmt::print("\n{:<26}{:<20}{:>12}{:>12}{:>16}{:>16}\n", fmt::format("across {} hosts", comm.hosts()), "bytes of the value", "us, phases", "us, flat",
+               "cross, phases", "cross, flat");
+  }
+  for (const Collective kind : kCollectives) {
+    for (const int64_t bytes : {int64_t{64} << 10, int64_t{1} << 20, int64_t{16} << 20}) {
+      const Call c(kind, bytes, group);
+      double seconds[2] = {};
+      int64_t cross[2] = {};
+      for (const bool flat : {false, true}) {
+        comm.set_phases(!flat);
+        const int64_t before = comm.received_from_other_hosts();
+        comm.run(c.call);
+        for (const std::string& s : job.gather(fmt::format("{}", comm.received_from_other_hosts() - before))) cross[flat] += std::stoll(s);
+        seconds[flat] = collective_seconds(job, comm, c.call, bytes, least);
+      }
+      comm.set_phases(true);
+      json["across_hosts"].push_back({{"kind", name(kind)}, {"bytes", c.n * 4}, {"phases_seconds", seconds[0]}, {"flat_seconds", seconds[1]},
+                                      {"phases_bytes", cross[0]}, {"flat_bytes", cross[1]}});
+      if (!job.first()) continue;
+      fmt::print("{:<26}{:<20}{:>12.1f}{:>12.1f}{:>16}{:>16}\n", name(kind), size_text(c.n * 4), seconds[0] * 1e6, seconds[1] * 1e6, size_text(cross[0]),
+                 size_text(cross[1]));
       std::fflush(stdout);
     }
   }
@@ -252,6 +301,7 @@ int bench(Job& job, const BenchOptions& o) {
   if (o.only != "kernels" && job.size() > 1) {
     const auto devices = job.devices(job.size(), false, "");
     bench_collectives(job, *devices[0], o.seconds, machine, json);
+    bench_hosts(job, *devices[0], o.seconds, json);
   }
   if (out.is_open()) out << json.dump(1) << "\n" << std::flush;
   return 0;

@@ -1,7 +1,8 @@
 // bench: kernels and collectives of this machine against its own bounds, behind `meshard bench`.
 //
 //   meshard bench                        kernels, with all cores
-//   mpirun -n 4 meshard bench            kernels on all ranks at once, then the collectives between them
+//   mpirun -n 4 meshard bench            kernels on all ranks at once, then the collectives between them; where they are
+//                                        on several hosts, what crosses between those, in phases and without
 //
 // A kernel's bound is the longer of its flops at the best matrix product's rate and its operands and results, each once,
 // at a plain copy's. A collective's is the bytes that all ranks read and write, at the copy's rate with all ranks at it.

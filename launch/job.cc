@@ -10,15 +10,14 @@
 #include <ctime>
 #include <fstream>
 #include <new>
-#include <optional>
 #include <vector>
 
 #include "meshard/base/error.h"
 #include "meshard/collectives/lockstep.h"
 #include "meshard/collectives/mpi.h"
 #include "meshard/collectives/nccl.h"
-#include "meshard/collectives/rendezvous.h"
 #include "meshard/collectives/staged.h"
+#include "meshard/launch/meeting.h"
 #include "meshard/launch/process.h"
 
 namespace meshard {
@@ -48,8 +47,8 @@ int64_t read_number(const char* path) {
   return in >> value ? value : -1;
 }
 
-// The environment variables by which launchers say how many processes there are. Of Slurm's only those of a step count:
-// SLURM_NTASKS and even SLURM_PROCID are set in a batch script too, which is one process.
+// The environment variables by which MPI's launchers say how many processes there are. Of Slurm's only those of a step
+// count: SLURM_NTASKS and even SLURM_PROCID are set in a batch script too, which is one process.
 int launched_size() {
   for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {
     if (const char* value = std::getenv(name)) return std::atoi(value);
@@ -57,40 +56,37 @@ int launched_size() {
   return 1;
 }
 
-// Without MPI's launchers, processes that were each given these four meet at the first one's host.
-std::optional<RendezvousOptions> meeting_place() {
-  const char *host = std::getenv("MASTER_ADDR"), *port = std::getenv("MASTER_PORT"), *rank = std::getenv("RANK"), *size = std::getenv("WORLD_SIZE");
-  if (host == nullptr || port == nullptr || rank == nullptr || size == nullptr || std::atoi(size) <= 1) return {};
-  RendezvousOptions out{.host = host, .port = std::atoi(port), .rank = std::atoi(rank), .size = std::atoi(size)};
-  if (out.rank < 0 || out.rank >= out.size || out.port <= 0 || out.port > 65535) {
-    throw UserError(fmt::format("RANK={} of WORLD_SIZE={} at MASTER_PORT={}: a rank is from 0 on and below the size, a port from 1 to 65535", rank, size, port));
-  }
-  return out;
+RankOptions rank_options() {
+  RankOptions options;
+  if (const char* host = std::getenv("MESHARD_HOST_ID")) options.host = host;
+  return options;
 }
 
 }  // namespace
 
 Job::Job(int* argc, char*** argv) {
   const int launched = launched_size();
-  if (launched > 1 || std::getenv("OMPI_COMM_WORLD_RANK") != nullptr) {
+  const auto meeting = meeting_place([](const char* name) -> const char* { return std::getenv(name); }, mpi_available());
+  if (meeting) {
+    world_ = rendezvous_communicator(*meeting, rank_options());
+  } else if (launched > 1 || std::getenv("OMPI_COMM_WORLD_RANK") != nullptr) {
     if (!mpi_available()) {
-      throw UserError(fmt::format("{} processes were started, but this meshard was built without MPI; install Open MPI and build again, or use --lockstep in one process", launched));
+      throw UserError(fmt::format("{} processes were started, but this meshard was built without MPI; start them with meshard launch --ranks {} -- ..., "
+                                  "say by MESHARD_RENDEZVOUS where they meet, or use --lockstep in one process", launched, launched));
     }
     process_start(argc, argv);
     mpi_ = true;
-    world_ = mpi_communicator(nullptr);
-    rank_ = static_cast<int>(index(world_->rank()));
-    size_ = world_->size();
-    if (size_ != launched && std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr) {
-      throw UserError(fmt::format("the launcher started {} processes, but MPI sees {}; with Slurm use srun --mpi=pmix, or mpirun inside the allocation", launched, size_));
+    world_ = mpi_communicator(nullptr, rank_options());
+    if (world_->size() != launched && std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr) {
+      throw UserError(fmt::format("the launcher started {} processes, but MPI sees {}; with Slurm use srun --mpi=pmix, or mpirun inside the allocation", launched, world_->size()));
     }
-  } else if (const auto meeting = meeting_place()) {
-    world_ = rendezvous_communicator(*meeting);
-    rank_ = meeting->rank;
-    size_ = meeting->size;
   } else {
     owned_ = lockstep_communicators(1);
+    return;
   }
+  rank_ = static_cast<int>(index(world_->rank()));
+  size_ = world_->size();
+  if (size_ > 1) agree_on_text(*world_, "meshard", running_program());
 }
 
 Job::~Job() {
@@ -98,10 +94,6 @@ Job::~Job() {
   owned_.clear();
   world_.reset();
   if (mpi_) process_end();
-}
-
-void Job::fail_without_mpi() const {
-  throw UserError(fmt::format("{} ranks met by RANK and MASTER_ADDR, over which they can only start NCCL: add --device cuda in a build with NCCL, or start them with mpirun", size_));
 }
 
 std::span<Communicator* const> Job::devices(int64_t devices, bool lockstep, const std::string& mesh_text, Backend* backend) {
@@ -118,17 +110,20 @@ std::span<Communicator* const> Job::devices(int64_t devices, bool lockstep, cons
                                 size_ == 1 ? "rank is" : "ranks are", devices, devices));
   }
   if (backend != nullptr && world_) {
-    const NcclOptions options{.abort = [](int status) { process_abort(status); }};
+    const NcclOptions options{.abort = [this](int status) { world_->abort(status); }};
     const bool nccl = nccl_available() && backend->kind() == "cuda";
-    if (!nccl && !mpi_) fail_without_mpi();
     between_ = nccl ? nccl_communicator(*world_, *backend, options) : staged_communicator(*world_, *backend);
     devices_.push_back(between_.get());
     return devices_;
   }
-  if (world_ && !mpi_) fail_without_mpi();
   if (backend != nullptr) owned_ = lockstep_communicators(1, backend);
   devices_.push_back(world_ ? world_.get() : owned_.front().get());
   return devices_;
+}
+
+void Job::abort(int status) {
+  if (world_) world_->abort(status);
+  std::_Exit(status);
 }
 
 void Job::drop_devices() {
@@ -193,9 +188,9 @@ std::string Job::host() {
 int run_job(int argc, char** argv, const std::function<int(Job&, std::span<const std::string>)>& body) {
   // Before there is a communicator, the launcher's variables say who prints.
   bool speaker = true;
-  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID", "RANK"}) {
+  for (const char* name : {"MESHARD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID", "RANK"}) {
     if (const char* value = std::getenv(name)) {
-      speaker = std::atoi(value) == 0;
+      speaker = std::atoi(value) <= 0;  // a number that is none is said too
       break;
     }
   }
@@ -212,7 +207,7 @@ int run_job(int argc, char** argv, const std::function<int(Job&, std::span<const
       // What one rank alone runs into must not leave the others waiting.
       std::fprintf(stderr, "meshard: rank %d: %s%s\n", job.rank(), dynamic_cast<const InternalError*>(&e) ? "internal error: " : "",
                    dynamic_cast<const std::bad_alloc*>(&e) ? "out of memory" : e.what());
-      if (job.size() > 1) process_abort(3);
+      if (job.size() > 1) job.abort(3);
       return 3;
     }
   } catch (const UserError& e) {

@@ -1,4 +1,5 @@
-// Job: how this process takes part in a run: alone, as a rank started by mpirun or Slurm, or as all devices in lockstep.
+// Job: how this process takes part in a run: alone, as a rank that mpirun, Slurm or meshard launch started, or as all
+// devices in lockstep.
 // It is the only place that calls MPI_Init and reads the launcher's environment.
 //
 //   int main(int argc, char** argv) {
@@ -19,8 +20,9 @@ namespace meshard {
 
 class Job {
  public:
-  // Ranks as the launcher's environment says (Open MPI's, PMIx's, Slurm's variables; or RANK, WORLD_SIZE, MASTER_ADDR
-  // and MASTER_PORT, by which ranks meet without MPI, for NCCL alone); 0 of 1 without any.
+  // Ranks as the launcher's environment says: those by which ranks meet without MPI (launch/meeting.h), Open MPI's, PMIx's,
+  // Slurm's variables; 0 of 1 without any. Ranks of one machine with different MESHARD_HOST_ID behave as on two.
+  // UserError, on all ranks: they do not run the same program.
   Job(int* argc, char*** argv);
   ~Job();
   Job(const Job&) = delete;
@@ -29,9 +31,9 @@ class Job {
   int size() const { return size_; }   // processes
   bool first() const { return rank_ == 0; }
 
-  // Communicators of this process's devices: one over MPI, or `devices` in lockstep. UserError where a mesh of `devices`
+  // Communicators of this process's devices: one between the ranks, or `devices` in lockstep. UserError where a mesh of `devices`
   // does not fit the ranks that were started.
-  // With a backend the values are in its memory: NCCL between GPUs, or MPI through pinned memory where NCCL is not built.
+  // With a backend the values are in its memory: NCCL between GPUs, or the ranks' own through pinned memory where NCCL is not built.
   std::span<Communicator* const> devices(int64_t devices, bool lockstep, const std::string& mesh_text, Backend* backend = nullptr);
   // Fails on all ranks if one has an error; a job of one process just throws it.
   void agree(const std::string& error);
@@ -47,12 +49,12 @@ class Job {
   // Bytes that the processes of this host may still take: the least of free memory and the control group's limit.
   static int64_t available_bytes();
   static std::string host();
+  // Ends all ranks, without waiting for them.
+  [[noreturn]] void abort(int status);
   // Gives back what works on a backend, before that goes.
   void drop_devices();
 
  private:
-  [[noreturn]] void fail_without_mpi() const;
-
   int rank_ = 0, size_ = 1;
   bool mpi_ = false;
   std::unique_ptr<Communicator> world_;

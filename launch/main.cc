@@ -1,4 +1,4 @@
-// The meshard command: train | plan | partition | reshard | bench. Exit status: 0 done, 1 a check failed, 2 the caller's error, 3 our bug.
+// The meshard command: train | plan | partition | reshard | bench | launch. Exit status: 0 done, 1 a check failed, 2 the caller's error, 3 our bug.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 #include "meshard/launch/plan.h"
 #include "meshard/launch/report.h"
 #include "meshard/launch/reshard.h"
+#include "meshard/launch/starter.h"
 #include "meshard/launch/train.h"
 #include "meshard/models/plans.h"
 #include "meshard/ops/table.h"
@@ -167,6 +168,12 @@ int run_bench(Job& job, std::span<const std::string> words) {
   return bench(job, o);
 }
 
+// A process that was started as a rank starts no others; all else is done before there is a Job (main).
+int run_launch(Job& job, std::span<const std::string>) {
+  only_one_process(job, "launch");
+  return 0;
+}
+
 struct Command {
   const char* name;
   const char* purpose;
@@ -179,7 +186,8 @@ std::vector<Command> commands() {
           {"plan", "the communication bill of a training step, on any virtual mesh", run_plan, plan_flags()},
           {"partition", "FILE: program text in, the local program out", run_partition, partition_flags()},
           {"reshard", "TYPE FROM TO: the steps between two layouts", run_reshard, reshard_flags()},
-          {"bench", "kernels and collectives against what this machine can do", run_bench, bench_flags()}};
+          {"bench", "kernels and collectives against what this machine can do", run_bench, bench_flags()},
+          {"launch", "-- COMMAND...: ranks on this host without mpirun", run_launch, launch_flags()}};
 }
 
 std::string usage(std::span<const Command> list) {
@@ -195,7 +203,7 @@ std::string usage(std::span<const Command> list) {
 int run(Job& job, std::span<const std::string> words) {
   const std::vector<Command> list = commands();
   const std::string title = "meshard: training and running models too large for one device\n\n";
-  if (words.empty()) throw UserError("which command? train, plan, partition, reshard or bench; see meshard --help");
+  if (words.empty()) throw UserError("which command? train, plan, partition, reshard, bench or launch; see meshard --help");
   if (words[0] == "--help" || words[0] == "-h" || words[0] == "help") {
     if (job.first()) fmt::print("{}{}", title, usage(list));
     return 0;
@@ -212,7 +220,26 @@ int run(Job& job, std::span<const std::string> words) {
   throw UserError(fmt::format("unknown command \"{}\"{}; see meshard --help", words[0], did_you_mean(words[0], names)));
 }
 
+std::optional<int> launched(int argc, char** argv) {
+  const std::vector<std::string> words(argv + 1, argv + argc);
+  if (words.empty() || words[0] != "launch") return {};
+  const auto end = std::find(words.begin(), words.end(), "--");
+  if (std::find(words.begin(), end, "--help") != end) return {};
+  try {
+    std::vector<std::string> names;
+    for (const Command& c : commands()) names.emplace_back(c.name);
+    return launch_ranks(std::span(words).subspan(1), names);
+  } catch (const UserError& e) {
+    fmt::print(stderr, "meshard: {}\n", e.what());
+    return 2;
+  }
+}
+
 }  // namespace
 }  // namespace meshard
 
-int main(int argc, char** argv) { return meshard::run_job(argc, argv, meshard::run); }
+int main(int argc, char** argv) {
+  // Before MPI is started: a process that has done that makes no good parent.
+  if (const std::optional<int> status = meshard::launched(argc, argv)) return *status;
+  return meshard::run_job(argc, argv, meshard::run);
+}

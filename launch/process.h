@@ -5,6 +5,5 @@ namespace meshard {
 
 void process_start(int* argc, char*** argv);
 void process_end();
-[[noreturn]] void process_abort(int status);
 
 }  // namespace meshard

@@ -1,7 +1,5 @@
 #include <mpi.h>
 
-#include <cstdlib>
-
 #include "meshard/launch/process.h"
 
 namespace meshard {
@@ -15,11 +13,6 @@ void process_end() {
   int done = 0;
   MPI_Finalized(&done);
   if (!done) MPI_Finalize();
-}
-
-void process_abort(int status) {
-  MPI_Abort(MPI_COMM_WORLD, status);
-  std::_Exit(status);
 }
 
 }  // namespace meshard

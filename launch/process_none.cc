@@ -1,5 +1,3 @@
-#include <cstdlib>
-
 #include "meshard/base/error.h"
 #include "meshard/launch/process.h"
 
@@ -7,6 +5,5 @@ namespace meshard {
 
 void process_start(int*, char***) { throw InternalError("built without MPI"); }
 void process_end() {}
-void process_abort(int status) { std::_Exit(status); }
 
 }  // namespace meshard

@@ -5,7 +5,7 @@ train=("$meshard" train "${tiny[@]}" --text text)
 plan=("$meshard" plan --model gpt-tiny)
 
 # Commands and flags.
-refused 'which command? train, plan, partition, reshard or bench; see meshard --help' "$meshard"
+refused 'which command? train, plan, partition, reshard, bench or launch; see meshard --help' "$meshard"
 refused 'unknown command "trian"; did you mean "train"?; see meshard --help' "$meshard" trian
 refused 'unknown flag --stpes; did you mean "--steps"?' "$meshard" train --stpes 3
 refused 'unknown flag --frobnicate' "$meshard" plan --frobnicate

@@ -46,10 +46,9 @@ std::vector<RankOptions> ways(const World& world) {
   const auto add = [&](int host, bool phases, bool read) {
     out.push_back({.read_processes = read, .phases = phases, .timeout_seconds = 30, .host = std::to_string(host)});
   };
-  add(r * 2 / p, true, true);   // the first half on one host: equal halves where p is even
-  add(r * 2 / p, false, true);  // the same, flat
+  add(r * 2 / p, true, true);  // the first half on one host: equal halves where p is even
   if (p < 3) return out;
-  add(r % 2, true, false);           // one after the other
+  add(r % 2, true, false);              // one after the other
   add(r == p - 1 ? 1 : 0, true, true);  // one rank alone on its host
   if (p == 8) add(r / 2, true, true);   // four hosts
   return out;
