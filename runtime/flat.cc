@@ -78,8 +78,8 @@ class Flattener {
 
   // Emits the ops of f; `map` has its parameters and gets its other values. In-place returns share their parameter's memory,
   // or are copied there at the end where the op that makes them may not write over what it reads.
-  void body(const Function& f, const std::string& prefix, std::vector<int>& map) {
-    const Aliases aliases = find_aliases(program_, f);
+  void body(const Function& f, const std::string& prefix, std::vector<int>& map, bool called = true) {
+    const Aliases aliases = find_aliases(program_, f, called);
     std::vector<int> target(f.values.size(), -1);
     std::vector<std::pair<ValueId, int>> late;
     for (const Return& r : f.returns) {
@@ -95,6 +95,12 @@ class Flattener {
     for (const Op& op : f.ops) {
       if (op.kind == Op::call) {
         call(op, prefix, map);
+        for (ValueId v : op.results) {
+          if (!aliases.copied[index(v)]) continue;
+          const int made = add(f, v, prefix);
+          copy(map[index(v)], made, f.value(v).name);
+          map[index(v)] = made;
+        }
         continue;
       }
       if (op.kind == Op::repeat) {
@@ -244,7 +250,7 @@ class Flattener {
     if (counter >= 0) step.results = {counter};
     step.place = inside;
     flat_.steps.push_back(step);
-    body(callee, inside, inner);
+    body(callee, inside, inner, false);
     flat_.steps[static_cast<size_t>(begin)].partner = static_cast<int>(flat_.steps.size());
     step.kind = FlatStep::loop_end;
     step.partner = begin;

@@ -49,6 +49,29 @@ func main(%rows: f32[4,3] [-, data]) {
   }
 }
 
+TEST_CASE("a role that a function returns is copied only where its caller overwrites the argument") {
+  const auto copies = [](std::string_view overwrites) {
+    const Program program = parse_program(std::string(R"(mesh data=1
+func named(%g: f32[3] [-]) {
+  %n = neg %g : f32[3] [-]
+  %t = total %g : f32[3] [-]
+  return %n, %t
+}
+func twice(%p: f32[3] [-]) {
+  %d = add %p, %p : f32[3] [-]
+  return %d -> %p
+}
+func main(%x: f32[3] [-]) {
+  %y = square %x : f32[3] [-]
+  call named as a (g = %y)
+)") + std::string(overwrites) + "  %z = sub %a.t, %a.n : f32[3] [-]\n  return %z\n}\n", "test", op_table());
+    const Flat flat = flatten(program, Rank{0});
+    return std::count_if(flat.steps.begin(), flat.steps.end(), [](const FlatStep& s) { return s.kind == FlatStep::copy; });
+  };
+  CHECK(copies("") == 0);
+  CHECK(copies("  call twice as b (p = %y)\n") == 1);
+}
+
 TEST_CASE("a guarded op runs where its coordinate is") {
   Lockstep w(R"(mesh pipe=2
 func main(%x: f32[2] [-]) {
