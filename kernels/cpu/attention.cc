@@ -112,8 +112,8 @@ Prepared attention(const KernelSpec& spec) {
   const int64_t s = rounded(fixed.s, kPanel), width = rounded(fixed.e, kColumns);
   const Packed values(fixed.v, fixed.e);
   // A thread's turned keys, copied values, scores and results.
-  const int64_t rows = std::min(kQueries, fixed.t);
-  const int64_t floats = s * fixed.e + values.floats(fixed.s) + rows * (kKeys + width);
+  const int64_t rows = std::min(kQueries, fixed.t), group = std::min(kGroup, blocks);
+  const int64_t floats = s * fixed.e + values.floats(fixed.s) + rows * (kKeys + group * width);
   return {bytes(rounded(floats, kColumns), part_count(spec.threads, tasks, 1)),
           [=, moved = has_start(spec), threads = spec.threads](const KernelCall& call) {
             AttentionShape a = fixed;
@@ -122,27 +122,36 @@ Prepared attention(const KernelSpec& spec) {
               float* keys = static_cast<float*>(call.workspace) + part * rounded(floats, kColumns);
               AttentionForward w;
               w.scores = keys + s * a.e;
-              w.o = w.scores + rows * kKeys;
-              float* space = w.o + rows * width;
+              float *results = w.scores + rows * kKeys, *space = results + group * rows * width;
               w.keys = keys;
               w.q_row = a.q.row;
               w.q_e = a.q.e;
               w.ld_values = values.ld();
-              float sums[kQueries];
-              w.lse = sums;
+              float tops[kGroup * kQueries], sums[kGroup * kQueries];
+              AttentionForward together[kGroup];
               for (int64_t task = begin; task < end;) {
                 const int64_t head = task / blocks, stop = std::min(end, (head + 1) * blocks);
                 pieces<5>(nest.loops(), head, head + 1, [&](const Offsets<5>& at, int64_t) {
                   f.turn(in<float>(call, 1) + at[1], a.k.row, a.k.e, a.s, a.e, keys);
                   w.values = values.get(in<float>(call, 2) + at[2], a.s, space);
-                  for (; task < stop; ++task) {
-                    const Block b = query_block(a, task % blocks);
-                    w.at = b.at;
-                    w.q = in<float>(call, 0) + at[0] + b.begin * a.q.row;
-                    f.forward(w);
-                    float* top = out<float>(call, 1) + at[4] + b.begin * a.lse.row;
-                    for (int64_t i = 0; i < b.at.rows; ++i) top[i * a.lse.row] = sums[i];
-                    unpack(w.o, width, a.o, b.at.rows, a.e, out<float>(call) + at[3] + b.begin * a.o.row);
+                  for (; task < stop; task = std::min(task + group, stop)) {
+                    const int64_t count = std::min(group, stop - task), first = task % blocks;
+                    for (int64_t i = 0; i < count; ++i) {
+                      const Block b = query_block(a, first + i);
+                      w.at = b.at;
+                      w.q = in<float>(call, 0) + at[0] + b.begin * a.q.row;
+                      w.o = results + i * rows * width;
+                      w.lse = tops + i * kQueries;
+                      w.sum = sums + i * kQueries;
+                      together[i] = w;
+                    }
+                    f.forward(together, count);
+                    for (int64_t i = 0; i < count; ++i) {
+                      const Block b = query_block(a, first + i);
+                      float* top = out<float>(call, 1) + at[4] + b.begin * a.lse.row;
+                      for (int64_t r = 0; r < b.at.rows; ++r) top[r * a.lse.row] = together[i].lse[r];
+                      unpack(together[i].o, width, a.o, b.at.rows, a.e, out<float>(call) + at[3] + b.begin * a.o.row);
+                    }
                   }
                 });
               }
@@ -162,11 +171,11 @@ Prepared attention_vjp(const KernelSpec& spec) {
   const AttentionFns f = best_attention_functions();
   const int64_t blocks = (fixed.t + kQueries - 1) / kQueries, width = rounded(fixed.e, kColumns);
   const int64_t s = rounded(fixed.s, kPanel);
-  const int64_t rows = std::min(kQueries, fixed.t);
+  const int64_t rows = std::min(kQueries, fixed.t), group = std::min(kGroup, blocks);
   const Packed queries(fixed.q, fixed.e), outs(fixed.o, fixed.e), keys(fixed.k, fixed.e);
   const int64_t floats =
       rounded(2 * s * fixed.e, kColumns) + 2 * s * width + keys.floats(fixed.s) +
-      rows * (2 * kKeysBack + width) + queries.floats(rows) + 2 * outs.floats(rows);
+      rows * 2 * kKeysBack + group * (rows * width + queries.floats(rows) + 2 * outs.floats(rows));
   return {bytes(floats, part_count(spec.threads, outer.points(), 1)),
           [=, moved = has_start(spec), threads = spec.threads](const KernelCall& call) {
             AttentionShape a = fixed;
@@ -182,26 +191,36 @@ Prepared attention_vjp(const KernelSpec& spec) {
               w.dv = take(s * width);
               w.p = take(rows * kKeysBack);
               w.dp = take(rows * kKeysBack);
-              w.dq = take(rows * width);
-              float *key_space = take(keys.floats(a.s)), *query_space = take(queries.floats(rows));
-              float *out_space = take(outs.floats(rows)), *dout_space = take(outs.floats(rows));
-              float lse[kQueries], total[kQueries];
-              w.lse = lse;
-              w.total = total;
+              float* dq = take(group * rows * width);
+              float *key_space = take(keys.floats(a.s)), *query_space = take(group * queries.floats(rows));
+              float *out_space = take(group * outs.floats(rows)), *dout_space = take(group * outs.floats(rows));
+              float lse[kGroup * kQueries], total[kGroup * kQueries];
               w.ld_q = queries.ld();
               w.ld_dout = outs.ld();
               w.ld_keys = keys.ld();
-              const auto one_block = [&](const Offsets<9>& at, const Block& b) {
-                w.at = b.at;
-                w.q = queries.get(in<float>(call, 0) + at[0] + b.begin * a.q.row, b.at.rows, query_space);
-                const float* o = outs.get(in<float>(call, 3) + at[3] + b.begin * a.o.row, b.at.rows, out_space);
-                w.dout = outs.get(in<float>(call, 5) + at[5] + b.begin * a.o.row, b.at.rows, dout_space);
-                for (int64_t i = 0; i < b.at.rows; ++i) {
-                  lse[i] = in<float>(call, 4)[at[4] + (b.begin + i) * a.lse.row];
-                  total[i] = f.dot(o + i * w.ld_dout, w.dout + i * w.ld_dout, a.e);
+              AttentionBackward together[kGroup];
+              const auto some_blocks = [&](const Offsets<9>& at, int64_t first, int64_t count) {
+                for (int64_t g = 0; g < count; ++g) {
+                  const Block b = query_block(a, first + g);
+                  w.at = b.at;
+                  w.q = queries.get(in<float>(call, 0) + at[0] + b.begin * a.q.row, b.at.rows, query_space + g * queries.floats(rows));
+                  const float* o = outs.get(in<float>(call, 3) + at[3] + b.begin * a.o.row, b.at.rows, out_space + g * outs.floats(rows));
+                  w.dout = outs.get(in<float>(call, 5) + at[5] + b.begin * a.o.row, b.at.rows, dout_space + g * outs.floats(rows));
+                  w.dq = dq + g * rows * width;
+                  float *own_lse = lse + g * kQueries, *own_total = total + g * kQueries;
+                  for (int64_t i = 0; i < b.at.rows; ++i) {
+                    own_lse[i] = in<float>(call, 4)[at[4] + (b.begin + i) * a.lse.row];
+                    own_total[i] = f.dot(o + i * w.ld_dout, w.dout + i * w.ld_dout, a.e);
+                  }
+                  w.lse = own_lse;
+                  w.total = own_total;
+                  together[g] = w;
                 }
-                f.backward(w);
-                unpack(w.dq, width, a.q, b.at.rows, a.e, out<float>(call) + at[6] + b.begin * a.q.row);
+                f.backward(together, count);
+                for (int64_t g = 0; g < count; ++g) {
+                  const Block b = query_block(a, first + g);
+                  unpack(together[g].dq, width, a.q, b.at.rows, a.e, out<float>(call) + at[6] + b.begin * a.q.row);
+                }
               };
               pieces<9>(outer.loops(), begin, end, [&](Offsets<9> head, int64_t count) {
                 for (int64_t h = 0; h < count; ++h) {
@@ -212,7 +231,7 @@ Prepared attention_vjp(const KernelSpec& spec) {
                   std::fill_n(w.dk, a.s * width, 0.0f);
                   std::fill_n(w.dv, a.s * width, 0.0f);
                   inner.each(head, [&](const Offsets<9>& at) {
-                    for (int64_t i = 0; i < blocks; ++i) one_block(at, query_block(a, i));
+                    for (int64_t i = 0; i < blocks; i += group) some_blocks(at, i, std::min(group, blocks - i));
                   });
                   unpack(w.dk, width, a.k, a.s, a.e, out<float>(call, 1) + head[7]);
                   unpack(w.dv, width, a.v, a.s, a.e, out<float>(call, 2) + head[8]);

@@ -1,5 +1,6 @@
-// Attention of one block of queries, of one instruction set. Keys are taken in blocks: a thread holds the scores of 64
-// queries and 128 (forward) or 64 (backward) keys, whatever the length.
+// Attention of a few blocks of queries, of one instruction set. Keys are taken in blocks: a thread holds the scores of 64
+// queries and 128 (forward) or 64 (backward) keys, whatever the length. A block of keys serves all the blocks of queries
+// before the next is read: they stay in the caches, which the keys of a long sequence do not.
 #pragma once
 
 #include <algorithm>
@@ -12,6 +13,7 @@ constexpr int64_t kPanel = 32;    // keys of the widest panel
 constexpr int64_t kQueries = 64;  // queries in a block
 constexpr int64_t kKeys = 128;    // keys in a block of the forward pass
 constexpr int64_t kKeysBack = 64;
+constexpr int64_t kGroup = 8;  // blocks of queries that are taken together
 
 // Queries of one head and the keys they see.
 struct AttentionRows {
@@ -37,6 +39,7 @@ struct AttentionForward {
   float* scores = nullptr;  // [64, 128]
   float* o = nullptr;       // [64, width]
   float* lse = nullptr;     // [64]
+  float* sum = nullptr;     // [64]: of the weights so far
 };
 
 // One query of one head over the keys it sees, where there are too few queries for a block: keys and values are read once,
@@ -64,9 +67,9 @@ struct AttentionBackward {
 struct AttentionFns {
   // [rows, e] at x[i * row + c * column] turned round: panels [e, w] of w rows each, zeros beyond the last row.
   void (*turn)(const float* x, int64_t row, int64_t column, int64_t rows, int64_t e, float* panels);
-  void (*forward)(const AttentionForward& f);
+  void (*forward)(const AttentionForward* blocks, int64_t count);  // of one head, in order
   float (*one)(const AttentionOne& f);  // returns lse
-  void (*backward)(const AttentionBackward& b);
+  void (*backward)(const AttentionBackward* blocks, int64_t count);
   float (*dot)(const float* x, const float* y, int64_t n);
 };
 

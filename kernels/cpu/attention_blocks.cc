@@ -153,44 +153,61 @@ HWY_INLINE float weigh(float* x, int64_t n, float top) {
   return add_lanes(sum);
 }
 
-void forward(const AttentionForward& f) {
+int64_t seen_by(const AttentionRows& at) { return at.rows > 0 ? std::max<int64_t>(0, at.seen(at.rows - 1)) : 0; }
+
+// What a block of queries has of the keys from `begin` on, `count` of them.
+void forward_keys(const AttentionForward& f, int64_t begin, int64_t count) {
   const AttentionRows& at = f.at;
-  const int64_t seen = at.rows > 0 ? at.seen(at.rows - 1) : 0;
-  float top[kQueries], sum[kQueries];
-  std::fill_n(top, at.rows, -std::numeric_limits<float>::infinity());
-  std::fill_n(sum, at.rows, 0.0f);
-  if (seen <= 0) std::fill_n(f.o, at.rows * at.width, 0.0f);
-  for (int64_t begin = 0; begin < seen; begin += kKeys) {
-    const int64_t count = std::min(kKeys, seen - begin);
-    scores(at, {f.q, f.q_row, f.q_e}, f.keys, begin, count, f.scores, kKeys);
-    for (int64_t i = 0; i < at.rows; ++i) {
-      float* x = f.scores + i * kKeys;
-      const int64_t n = std::max<int64_t>(0, std::min(count, at.seen(i) - begin));
-      if (n > 0) {
-        const float higher = std::max(top[i], scale_and_max(x, n, at.scale));
-        float keep = 1;
-        if (begin > 0 && higher != top[i]) {  // what was added up so far was weighed against a lower top
-          keep = std::exp(top[i] - higher);
-          const V factor = set(keep);
-          map(f.o + i * at.width, f.o + i * at.width, at.width, [&](V v) HWY_ATTR { return hn::Mul(v, factor); });
-        }
-        top[i] = higher;
-        sum[i] = sum[i] * keep + weigh(x, n, higher);
+  float *top = f.lse, *sum = f.sum;
+  scores(at, {f.q, f.q_row, f.q_e}, f.keys, begin, count, f.scores, kKeys);
+  for (int64_t i = 0; i < at.rows; ++i) {
+    float* x = f.scores + i * kKeys;
+    const int64_t n = std::max<int64_t>(0, std::min(count, at.seen(i) - begin));
+    if (n > 0) {
+      const float higher = std::max(top[i], scale_and_max(x, n, at.scale));
+      float keep = 1;
+      if (begin > 0 && higher != top[i]) {  // what was added up so far was weighed against a lower top
+        keep = std::exp(top[i] - higher);
+        const V factor = set(keep);
+        map(f.o + i * at.width, f.o + i * at.width, at.width, [&](V v) HWY_ATTR { return hn::Mul(v, factor); });
       }
-      std::fill(x + n, x + count, 0.0f);
+      top[i] = higher;
+      sum[i] = sum[i] * keep + weigh(x, n, higher);
     }
-    const float* values = f.values + begin * f.ld_values;
-    if (begin == 0) {
-      weighted<false>(at, f.scores, kKeys, values, f.ld_values, begin, count, f.o);
-    } else {
-      weighted<true>(at, f.scores, kKeys, values, f.ld_values, begin, count, f.o);
+    std::fill(x + n, x + count, 0.0f);
+  }
+  const float* values = f.values + begin * f.ld_values;
+  if (begin == 0) {
+    weighted<false>(at, f.scores, kKeys, values, f.ld_values, begin, count, f.o);
+  } else {
+    weighted<true>(at, f.scores, kKeys, values, f.ld_values, begin, count, f.o);
+  }
+}
+
+void forward(const AttentionForward* blocks, int64_t number) {
+  int64_t most = 0;
+  for (int64_t b = 0; b < number; ++b) {
+    const AttentionForward& f = blocks[b];
+    std::fill_n(f.lse, f.at.rows, -std::numeric_limits<float>::infinity());
+    std::fill_n(f.sum, f.at.rows, 0.0f);
+    if (seen_by(f.at) == 0) std::fill_n(f.o, f.at.rows * f.at.width, 0.0f);
+    most = std::max(most, seen_by(f.at));
+  }
+  for (int64_t begin = 0; begin < most; begin += kKeys) {
+    for (int64_t b = 0; b < number; ++b) {
+      const int64_t count = std::min(kKeys, seen_by(blocks[b].at) - begin);
+      if (count > 0) forward_keys(blocks[b], begin, count);
     }
   }
-  for (int64_t i = 0; i < at.rows; ++i) {
-    f.lse[i] = top[i] + std::log(sum[i]);
-    if (seen <= 0) continue;
-    const V share = set(1 / sum[i]);
-    map(f.o + i * at.width, f.o + i * at.width, at.width, [&](V v) HWY_ATTR { return hn::Mul(v, share); });
+  for (int64_t b = 0; b < number; ++b) {
+    const AttentionForward& f = blocks[b];
+    for (int64_t i = 0; i < f.at.rows; ++i) {
+      f.lse[i] += std::log(f.sum[i]);
+      if (seen_by(f.at) == 0) continue;
+      const V share = set(1 / f.sum[i]);
+      float* o = f.o + i * f.at.width;
+      map(o, o, f.at.width, [&](V v) HWY_ATTR { return hn::Mul(v, share); });
+    }
   }
 }
 
@@ -238,28 +255,38 @@ HWY_INLINE void weigh_vjp(float* p, float* dp, int64_t n, float scale, float lse
   map(p, dp, dp, n, [&](V vp, V vd) HWY_ATTR { return hn::Mul(hn::Mul(factor, vp), hn::Sub(vd, vtotal)); });
 }
 
-void backward(const AttentionBackward& b) {
+void backward_keys(const AttentionBackward& b, int64_t begin, int64_t count) {
   const AttentionRows& at = b.at;
-  const int64_t seen = at.rows > 0 ? at.seen(at.rows - 1) : 0;
-  if (seen <= 0) std::fill_n(b.dq, at.rows * at.width, 0.0f);
-  for (int64_t begin = 0; begin < seen; begin += kKeysBack) {
-    const int64_t count = std::min(kKeysBack, seen - begin);
-    scores(at, {b.q, b.ld_q, 1}, b.key_panels, begin, count, b.p, kKeysBack);
-    scores(at, {b.dout, b.ld_dout, 1}, b.value_panels, begin, count, b.dp, kKeysBack);
-    for (int64_t i = 0; i < at.rows; ++i) {
-      float *p = b.p + i * kKeysBack, *dp = b.dp + i * kKeysBack;
-      const int64_t n = std::max<int64_t>(0, std::min(count, at.seen(i) - begin));
-      weigh_vjp(p, dp, n, at.scale, b.lse[i], b.total[i]);
-      std::fill(p + n, p + count, 0.0f);
-      std::fill(dp + n, dp + count, 0.0f);
-    }
-    weighted_turned(at, b.p, kKeysBack, b.dout, b.ld_dout, begin, count, b.dv + begin * at.width);
-    weighted_turned(at, b.dp, kKeysBack, b.q, b.ld_q, begin, count, b.dk + begin * at.width);
-    const float* keys = b.keys + begin * b.ld_keys;
-    if (begin == 0) {
-      weighted<false>(at, b.dp, kKeysBack, keys, b.ld_keys, begin, count, b.dq);
-    } else {
-      weighted<true>(at, b.dp, kKeysBack, keys, b.ld_keys, begin, count, b.dq);
+  scores(at, {b.q, b.ld_q, 1}, b.key_panels, begin, count, b.p, kKeysBack);
+  scores(at, {b.dout, b.ld_dout, 1}, b.value_panels, begin, count, b.dp, kKeysBack);
+  for (int64_t i = 0; i < at.rows; ++i) {
+    float *p = b.p + i * kKeysBack, *dp = b.dp + i * kKeysBack;
+    const int64_t n = std::max<int64_t>(0, std::min(count, at.seen(i) - begin));
+    weigh_vjp(p, dp, n, at.scale, b.lse[i], b.total[i]);
+    std::fill(p + n, p + count, 0.0f);
+    std::fill(dp + n, dp + count, 0.0f);
+  }
+  weighted_turned(at, b.p, kKeysBack, b.dout, b.ld_dout, begin, count, b.dv + begin * at.width);
+  weighted_turned(at, b.dp, kKeysBack, b.q, b.ld_q, begin, count, b.dk + begin * at.width);
+  const float* keys = b.keys + begin * b.ld_keys;
+  if (begin == 0) {
+    weighted<false>(at, b.dp, kKeysBack, keys, b.ld_keys, begin, count, b.dq);
+  } else {
+    weighted<true>(at, b.dp, kKeysBack, keys, b.ld_keys, begin, count, b.dq);
+  }
+}
+
+void backward(const AttentionBackward* blocks, int64_t number) {
+  int64_t most = 0;
+  for (int64_t b = 0; b < number; ++b) {
+    const AttentionRows& at = blocks[b].at;
+    if (seen_by(at) == 0) std::fill_n(blocks[b].dq, at.rows * at.width, 0.0f);
+    most = std::max(most, seen_by(at));
+  }
+  for (int64_t begin = 0; begin < most; begin += kKeysBack) {
+    for (int64_t b = 0; b < number; ++b) {
+      const int64_t count = std::min(kKeysBack, seen_by(blocks[b].at) - begin);
+      if (count > 0) backward_keys(blocks[b], begin, count);
     }
   }
 }
