@@ -1,7 +1,7 @@
 // One training step of a model on this machine against the machine's own bounds, with the time by op:
 //
 //   step_bench [--model gpt-124m] [--batch 4] [--seq 64] [--threads 2] [--steps 8] [--plan replicated] [--mesh "data=2"]
-//              [--dtype f32|bf16] [--clock wall|cpu] [--by op|shape|place] [--json FILE]
+//              [--dtype f32|bf16|f16] [--clock wall|cpu] [--by op|shape|place] [--json FILE]
 //   mpirun -n 2 step_bench --threads 1 --plan zero1 --mesh data=2
 //
 // GEMM peak is the best of five products of 2048 x 2048 x 2048 by our own kernel, stream bandwidth that of a plain copy
@@ -93,7 +93,7 @@ int bench(const Options& o, int rank, int ranks) {
   trace_train_step(trace, model, o.batch, o.seq, {});
   CompileOptions options;
   options.threads = o.threads;
-  if (o.dtype == "bf16") options.mixed.emplace();
+  if (Dtype narrow; parse_dtype(o.dtype, narrow) && is_narrow(narrow)) options.mixed = MixedOptions{.narrow = narrow, .keep_f32 = {}};
   const Mesh mesh = Mesh::parse(o.mesh.empty() ? "data=1" : o.mesh);
   const Compiled step = compile(trace.program(), plan, mesh, options);
   const std::unique_ptr<Communicator> comm = mpi_communicator(nullptr);

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -21,8 +22,10 @@ std::vector<Flag> model_flags() {
       {Flag::integer, "batch", "B", "sequences a step, over all devices", 1, 1e9},
       {Flag::integer, "seq", "T", "tokens of a sequence", 1, 1e9},
       {Flag::integer, "accumulate", "K", "micro-batches a step", 1, 1e6},
-      {Flag::text, "dtype", "f32|f64|bf16", "of parameters and activations; bf16: activations, with parameters in f32", 0, 0, {"f32", "f64", "bf16"}},
-      {Flag::text, "keep-f32", "NAMES", "with --dtype bf16: values that stay f32, with commas between: logits,block.*.y"},
+      {Flag::text, "dtype", "f32|f64|bf16|f16", "of parameters and activations; bf16, f16: activations, with parameters in f32", 0, 0, {"f32", "f64", "bf16", "f16"}},
+      {Flag::text, "keep-f32", "NAMES", "with --dtype bf16 or f16: values that stay f32, with commas between: logits,block.*.y"},
+      {Flag::number, "loss-scale", "X", "with --dtype f16: the loss's first scale, a power of two; default 65536", 0x1p-20, 0x1p40},
+      {Flag::integer, "scale-steps", "N", "with --dtype f16: good steps in a row after which the scale doubles; default 2000", 1, 1e9},
       {Flag::integer, "threads", "N", "of each kernel; default: the cores, shared by the ranks of the host", 1, 4096},
   };
 }
@@ -123,11 +126,13 @@ int threads_of(const Args& args, const Job& job) {
 }
 
 std::optional<MixedOptions> mixed_options(const Args& args) {
-  if (args.text("dtype") != "bf16") {
-    if (args.has("keep-f32")) throw UserError("--keep-f32 says what stays f32 with --dtype bf16; add it, or leave out --keep-f32");
+  Dtype dtype = Dtype::f32;
+  parse_dtype(args.text("dtype", "f32"), dtype);
+  if (!is_narrow(dtype)) {
+    if (args.has("keep-f32")) throw UserError("--keep-f32 says what stays f32 with --dtype bf16 or f16; add it, or leave out --keep-f32");
     return std::nullopt;
   }
-  MixedOptions mixed;
+  MixedOptions mixed{.narrow = dtype, .keep_f32 = {}};
   const std::string list = args.text("keep-f32");
   for (size_t at = 0; args.has("keep-f32") && at <= list.size();) {
     const size_t end = std::min(list.find(',', at), list.size());
@@ -136,6 +141,23 @@ std::optional<MixedOptions> mixed_options(const Args& args) {
     at = end + 1;
   }
   return mixed;
+}
+
+std::optional<LossScaleConfig> loss_scale_options(const Args& args) {
+  if (args.text("dtype") != "f16") {
+    for (const char* flag : {"loss-scale", "scale-steps"}) {
+      if (args.has(flag)) throw UserError(fmt::format("--{} is of --dtype f16; add it, or leave out --{}", flag, flag));
+    }
+    return std::nullopt;
+  }
+  LossScaleConfig scale;
+  scale.first = args.number("loss-scale", scale.first);
+  scale.double_after = args.integer("scale-steps", scale.double_after);
+  int exponent = 0;
+  if (std::frexp(scale.first, &exponent) != 0.5) {
+    throw UserError(fmt::format("--loss-scale {}: it must be a power of two, so that nothing is rounded; take {}", scale.first, std::ldexp(1.0, exponent - 1)));
+  }
+  return scale;
 }
 
 TrainOptions model_options(const Args& args, const Job& job) {
@@ -152,6 +174,7 @@ TrainOptions model_options(const Args& args, const Job& job) {
   o.dtype = args.text("dtype", "f32") == "f64" ? Dtype::f64 : Dtype::f32;
   o.threads = threads_of(args, job);
   o.compile.mixed = mixed_options(args);
+  o.optimizer.loss_scale = loss_scale_options(args);
   set_optimize(args, o.compile);
   o.compile.threads = o.threads;
   if (o.batch % o.accumulate != 0) throw UserError(fmt::format("--batch {} does not divide into --accumulate {} micro-batches", o.batch, o.accumulate));

@@ -15,7 +15,7 @@ std::vector<Flag> with_optimize_flags(std::vector<Flag> flags);
 void set_optimize(const Args& args, CompileOptions& options);
 // --threads, or this process's share of the cores; no more than there are.
 int threads_of(const Args& args, const Job& job);
-// Of --dtype bf16 and --keep-f32.
+// Of --dtype bf16 or f16, and --keep-f32.
 std::optional<MixedOptions> mixed_options(const Args& args);
 TrainOptions model_options(const Args& args, const Job& job);
 

@@ -41,7 +41,7 @@ Subject read_subject(const Args& args, const Job& job) {
     s.program = trace.program();
     return s;
   }
-  for (const char* flag : {"model", "batch", "seq", "accumulate", "dtype", "keep-f32"}) {
+  for (const char* flag : {"model", "batch", "seq", "accumulate", "dtype", "keep-f32", "loss-scale", "scale-steps"}) {
     if (args.has(flag)) throw UserError(fmt::format("--{} is of models; the program is read from {}", flag, args.positional()[0]));
   }
   s.path = args.positional()[0];

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <chrono>
-#include <climits>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -14,6 +13,7 @@
 #include "meshard/launch/device.h"
 #include "meshard/launch/draw.h"
 #include "meshard/launch/generate.h"
+#include "meshard/launch/not_finite.h"
 #include "meshard/launch/progress.h"
 #include "meshard/launch/report.h"
 #include "meshard/launch/text_data.h"
@@ -21,7 +21,6 @@
 #include "meshard/models/train_step.h"
 #include "meshard/ops/table.h"
 #include "meshard/runtime/executor.h"
-#include "meshard/runtime/finite.h"
 #include "meshard/runtime/profile.h"
 #include "meshard/runtime/simulate.h"
 
@@ -87,7 +86,7 @@ std::string settings(const TrainOptions& o, const TextData& text) {
   return fmt::format("--model {}\n--batch {}\n--seq {}\n--steps {}\n--accumulate {}\n--seed {}\n--rate {}\n--warmup {}\n--validate {}\n"
                      "--sample {}\n--compare {}\n--dtype {}\n--text of {} bytes, digest {:016x}\n",
                      o.model.name, o.batch, o.seq, o.steps, o.accumulate, o.seed, o.schedule.rate, o.schedule.warmup_steps, o.validate,
-                     o.sample, o.compare, o.compile.mixed ? "bf16" : std::string(name(o.dtype)), text.train_bytes() + text.held_out_bytes(), text.digest());
+                     o.sample, o.compare, name(o.compile.mixed ? o.compile.mixed->narrow : o.dtype), text.train_bytes() + text.held_out_bytes(), text.digest());
 }
 
 ExecutorOptions executor_options(const TrainOptions& o) {
@@ -192,21 +191,6 @@ bool print_comparison(const std::vector<double>& ours, const std::vector<double>
   return worst <= tolerance;
 }
 
-// Ends the run and says where the numbers went wrong. The parameters are as before the step: see adamw_update.
-[[noreturn]] void not_finite(Job& job, Executor& e, int64_t step, double loss, double grad_norm) {
-  const auto number = [](double x) { return std::isnan(x) ? "nan" : fmt::format("{:.6g}", x); };
-  e.set_profile(nullptr);
-  const auto found = first_not_finite(e);
-  int first = INT_MAX;
-  std::string where = "run again, the step gives finite numbers alone";
-  for (const std::string& s : job.gather(found ? fmt::format("{} {}", found->step, found->text) : "")) {
-    if (s.empty() || std::stoi(s) >= first) continue;
-    first = std::stoi(s);
-    where = "it begins where " + s.substr(s.find(' ') + 1);
-  }
-  throw UserError(fmt::format("step {}: the loss is {}, the gradient's norm {}: {}; try a lower --rate or a longer --warmup", step + 1, number(loss), number(grad_norm), where));
-}
-
 }  // namespace
 
 int train(Job& job, const TrainOptions& o) {
@@ -277,7 +261,7 @@ int train(Job& job, const TrainOptions& o) {
   std::vector<double> losses;
   const int64_t received_before = devices[0]->received_bytes();
   bool stopped = false;
-  int64_t done = 0;
+  int64_t done = 0, runs_again = 0;
   job.stop_on_signals();
   for (; done < o.steps && !stopped; ++done) {
     feed(*e, step.global, text.train_batch(o.seed, done, o.batch, o.seq));
@@ -286,17 +270,27 @@ int train(Job& job, const TrainOptions& o) {
     e->set_scalar("step", static_cast<double>(done + 1));
     const int64_t before = devices[0]->received_bytes();
     e->run();
+    const int64_t received_in_step = devices[0]->received_bytes() - before;
     const double loss = e->scalar("loss"), grad_norm = e->scalar("grad_norm");
-    if (!std::isfinite(loss) || !std::isfinite(grad_norm)) not_finite(job, *e, done, loss, grad_norm);
+    const bool skipped = !std::isfinite(loss) || !std::isfinite(grad_norm);
+    if (skipped && !o.optimizer.loss_scale) end_not_finite(job, *e, done, loss, grad_norm);
+    if (skipped) {
+      e->set_profile(nullptr);
+      report_skipped(job, *e, *state, done, loss, grad_norm);
+      e->set_profile(&profile);
+      ++runs_again;
+    }
     losses.push_back(loss);
     const double seconds = progress.step(done, loss, grad_norm, rate);
     if (log.is_open()) {
-      log << Json{{"step", done + 1}, {"loss", loss}, {"grad_norm", grad_norm}, {"learning_rate", rate}, {"step_seconds", seconds},
-                  {"tokens_per_second", static_cast<double>(tokens_per_step) / seconds},
-                  {"communication_bytes", devices[0]->received_bytes() - before}, {"peak_bytes", e->allocated_bytes(0)}}
-                 .dump()
-          << "\n"
-          << std::flush;
+      Json line{{"step", done + 1}, {"loss", loss}, {"grad_norm", grad_norm}, {"learning_rate", rate}, {"step_seconds", seconds},
+                {"tokens_per_second", static_cast<double>(tokens_per_step) / seconds},
+                {"communication_bytes", received_in_step}, {"peak_bytes", e->allocated_bytes(0)}};
+      if (o.optimizer.loss_scale) {
+        line["skipped"] = skipped;
+        line["next_loss_scale"] = state_number(*state, "loss_scale");
+      }
+      log << line.dump() << "\n" << std::flush;
     }
     // A rank that was told to stop takes the others with it, all after the same step.
     stopped = job.any_stop();
@@ -306,11 +300,14 @@ int train(Job& job, const TrainOptions& o) {
   // Who was told to stop has little time: launchers kill soon after they ask.
   if (!stopped) report_steps(job, profile, *e, o.threads, flops_per_token * static_cast<double>(tokens_per_step));
   e.reset();  // validation, sample and comparison each take its memory in turn
+  if (o.optimizer.loss_scale && job.first()) {
+    fmt::print("loss scale {:.6g} at the end, {:.0f} of {} steps skipped\n", state_number(*state, "loss_scale"), state_number(*state, "loss_scale.skipped"), done);
+  }
   if (stopped && job.first()) fmt::print("stopped after step {} by a signal\n", done);
 
   bool good = true;
   const int64_t received = devices[0]->received_bytes() - received_before;
-  good &= report_communication(job, devices, step.bill, done, received);
+  good &= report_communication(job, devices, step.bill, done + runs_again, received);
   if (stopped) return good ? 0 : 1;
 
   if (o.validate > 0) {

@@ -29,11 +29,12 @@ std::vector<Value> declared(Builder& b) {
 
 class Accumulation {
  public:
-  Accumulation(Trace& trace, const ModelConfig& config, Value tokens, Value targets)
+  Accumulation(Trace& trace, const ModelConfig& config, Value tokens, Value targets, Value loss_scale)
       : trace_(trace),
         config_(config),
         tokens_(tokens),
         targets_(targets),
+        loss_scale_(loss_scale),
         rounds_(tokens.shape()[0]),
         scalar_{trace.dtype(), {}} {}
 
@@ -103,7 +104,8 @@ class Accumulation {
         model_loss(s, config_, tokens, micro_batch(arguments[1], arguments[2], "micro.targets")).named("micro.loss");
     const std::vector<Value> params = declared(micro);
     MESHARD_CHECK(params.size() == params_.size(), "the model has other parameters than a moment ago");
-    const std::vector<Value> gradients = meshard::gradients(trace_, loss, params, share);
+    Value scaled = loss_scale_ ? (loss * arguments.back()).named("micro.scaled") : loss;
+    const std::vector<Value> gradients = meshard::gradients(trace_, scaled, params, share);
     Value sum = arguments[3];
     micro.result((sum + scale(loss, share)).named("loss"), sum);
     add_up(micro, gradients);
@@ -122,6 +124,7 @@ class Accumulation {
     std::vector<Scope::Argument> arguments{
         {"tokens", tokens_}, {"targets", targets_}, {"i", number}, {"loss.sum", loss_sum}};
     for (const std::string& name : names) arguments.push_back({name, Value(&main, main.function().find(name))});
+    if (loss_scale_) arguments.push_back({"loss_scale", loss_scale_});
     const Scope::Body round = [&](Scope& s, const std::vector<Value>& a) { return body(s, a); };
     trace_.scope().call("micro", "", arguments, round);
 
@@ -149,7 +152,7 @@ class Accumulation {
 
   Trace& trace_;
   const ModelConfig& config_;
-  Value tokens_, targets_;
+  Value tokens_, targets_, loss_scale_;
   int64_t rounds_;
   Type scalar_;
   std::vector<Value> params_;  // of the trace aside; names and types only
@@ -158,8 +161,8 @@ class Accumulation {
 
 }  // namespace
 
-Accumulated accumulate_gradients(Trace& trace, const ModelConfig& config, Value tokens, Value targets) {
-  return Accumulation(trace, config, tokens, targets).trace();
+Accumulated accumulate_gradients(Trace& trace, const ModelConfig& config, Value tokens, Value targets, Value loss_scale) {
+  return Accumulation(trace, config, tokens, targets, loss_scale).trace();
 }
 
 }  // namespace meshard

@@ -14,7 +14,8 @@ struct Accumulated {
   std::vector<Value> gradients;  // of the mean, one for each parameter: X.sum.new
 };
 
-// tokens, targets: i32[rounds, b, t] in main. Adds `repeat rounds call micro`.
-Accumulated accumulate_gradients(Trace& trace, const ModelConfig& config, Value tokens, Value targets);
+// tokens, targets: i32[rounds, b, t] in main. Adds `repeat rounds call micro`. With a loss scale the gradients, but not
+// the loss, are multiplied by it.
+Accumulated accumulate_gradients(Trace& trace, const ModelConfig& config, Value tokens, Value targets, Value loss_scale = {});
 
 }  // namespace meshard

@@ -21,21 +21,35 @@ AdamwOptions options(const AdamWConfig& c, const Value& param) {
 
 class AdamW {
  public:
-  AdamW(Trace& trace, const std::vector<Value>& params, const std::vector<Value>& gradients, const AdamWConfig& config)
+  AdamW(Trace& trace, const std::vector<Value>& params, const std::vector<Value>& gradients, const AdamWConfig& config,
+        Value loss_scale)
       : trace_(trace),
         main_(trace.main()),
         params_(params),
         gradients_(gradients),
         config_(config),
+        loss_scale_(loss_scale),
         groups_(group_params(trace.building(), trace.main().function(), params)) {}
 
   Value update(Value rate, Value step) {
-    Value norm = sqrt(gather()).named("grad_norm");  // []
+    Value norm = sqrt(gather());  // []
+    Value inverse;                // what makes gradients those of the loss itself
+    if (loss_scale_) {
+      inverse = reciprocal(loss_scale_).named("loss_scale.inverse");
+      norm = norm * inverse;
+    }
+    norm = norm.named("grad_norm");
     Value clip = fill(main_, 1, norm.type());        // []: what gradients are multiplied by
     if (config_.clip_norm > 0) clip = minimum(clip, fill(main_, config_.clip_norm, norm.type()) / (norm + 1e-6));
     // Not a number unless the norm is finite: then adamw leaves everything as it is, and the step can be looked at, or
     // taken again with another scale of the loss.
-    clip = (clip + 0 * norm).named("clip");
+    Value nothing = 0 * norm;
+    clip = clip + nothing;
+    if (loss_scale_) {
+      clip = clip * inverse;
+      step = next_scale(nothing, step);
+    }
+    clip = clip.named("clip");
     for (const Value& p : params_) {
       trace_.state(p.name() + ".m", p, p.shape(), {});
       trace_.state(p.name() + ".v", p, p.shape(), {});
@@ -62,6 +76,26 @@ class AdamW {
   }
 
  private:
+  // The next scale and counts, in place; gives the number of the optimizer's step. `nothing` is 0 where all gradients are
+  // finite, else not a number: the same on every device, whatever the plan.
+  Value next_scale(Value nothing, Value step) {
+    constexpr double kMost = 0x1p40;
+    const Type& type = loss_scale_.type();
+    const std::string& name = loss_scale_.name();
+    const auto number = [&](double x) { return fill(main_, x, type); };
+    const auto put = [&](Value made, Value old) { trace_.result(made.named(old.name() + ".new"), old); };
+    Value good = trace_.state(name + ".good", type, {}), skipped = trace_.state(name + ".skipped", type, {});
+    Value taken = (step - skipped).named("taken");
+    Value finite = equal_to(nothing, number(0)).named(name + ".finite");
+    Value longer = good + number(1);
+    Value full = less_equal(number(static_cast<double>(config_.loss_scale->double_after)), longer);
+    Value grown = select(full, minimum(scale(loss_scale_, 2), number(kMost)), loss_scale_);
+    put(select(finite, grown, scale(loss_scale_, 0.5)), loss_scale_);
+    put(select(finite, select(full, number(0), longer), number(0)), good);
+    put(select(finite, skipped, skipped + number(1)), skipped);
+    return taken;
+  }
+
   Value find(const std::string& name) {
     const ValueId v = main_.find(name);
     MESHARD_CHECK(v != ValueId::none, "no value %" + name);
@@ -134,6 +168,7 @@ class AdamW {
   const std::vector<Value>& params_;
   const std::vector<Value>& gradients_;
   const AdamWConfig& config_;
+  Value loss_scale_;  // or none
   std::vector<ParamGroup> groups_;
 };
 
@@ -146,12 +181,20 @@ double learning_rate(int64_t step, const ScheduleConfig& c) {
   return c.floor + (c.rate - c.floor) * 0.5 * (1 + std::cos(std::numbers::pi * done));
 }
 
+Value loss_scale_state(Trace& trace, const LossScaleConfig& config) {
+  if (!(config.first > 0) || !std::isfinite(config.first) || config.double_after < 1) {
+    throw UserError(fmt::format("a loss scale of {} that doubles after {} steps; both must be positive", config.first, config.double_after));
+  }
+  return trace.state("loss_scale", Type{trace.dtype(), {}}, {Init::constant, config.first});
+}
+
 Value adamw_update(Trace& trace, const std::vector<Value>& params, const std::vector<Value>& gradients, Value rate,
-                   Value step, const AdamWConfig& config) {
+                   Value step, const AdamWConfig& config, Value loss_scale) {
   if (params.size() != gradients.size()) {
     throw UserError(fmt::format("adamw_update: {} parameters but {} gradients", params.size(), gradients.size()));
   }
-  return AdamW(trace, params, gradients, config).update(rate, step);
+  MESHARD_CHECK(!loss_scale || config.loss_scale, "a loss scale without its settings");
+  return AdamW(trace, params, gradients, config, loss_scale).update(rate, step);
 }
 
 }  // namespace meshard

@@ -5,6 +5,7 @@
 #include "meshard/autodiff/differentiate.h"
 #include "meshard/base/error.h"
 #include "meshard/models/accumulate.h"
+#include "meshard/ops/functions.h"
 
 namespace meshard {
 namespace {
@@ -37,16 +38,19 @@ TrainStep trace_train_step(Trace& trace, ModelConfig config, int64_t batch, int6
       batch_inputs(trace, config, accumulate == 1 ? Shape{batch, seq} : Shape{accumulate, batch / accumulate, seq});
   Value rate = trace.scope().input("rate", trace.dtype(), {});
   Value step = trace.scope().input("step", trace.dtype(), {});
+  Value loss_scale;
+  if (optimizer.loss_scale) loss_scale = loss_scale_state(trace, *optimizer.loss_scale);
   Accumulated made;
   if (accumulate > 1) {
-    made = accumulate_gradients(trace, config, in.tokens, in.targets);
+    made = accumulate_gradients(trace, config, in.tokens, in.targets, loss_scale);
   } else {
     made.loss = model_loss(trace.scope(), config, in.tokens, in.targets);
     made.params = trace.params();
-    made.gradients = gradients(trace, made.loss, made.params);
+    Value scaled = loss_scale ? (made.loss * loss_scale).named("loss.scaled") : made.loss;
+    made.gradients = gradients(trace, scaled, made.params);
   }
   trace.result(made.loss);
-  Value norm = adamw_update(trace, made.params, made.gradients, rate, step, optimizer);
+  Value norm = adamw_update(trace, made.params, made.gradients, rate, step, optimizer, loss_scale);
   trace.result(norm);
   return {made.loss, norm};
 }

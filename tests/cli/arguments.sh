@@ -25,8 +25,10 @@ refused '--rate is -1, out of the range 0 to 1000' "$meshard" train --rate -1
 refused '--threads is 0, out of the range 1 to 4096' "$meshard" train --threads 0
 refused '--without: no rewrite "shar"; there are fold, share, shorten, drop, regather, bucket, overlap, and all; did you mean "share"?' "${plan[@]}" --without drop,shar
 refused '--bucket is -1, out of the range 0 to 1e+15' "${train[@]}" --bucket -1
-refused '--dtype is "f16", not one of: f32, f64, bf16' "${train[@]}" --dtype f16
-refused "--keep-f32 says what stays f32 with --dtype bf16; add it, or leave out --keep-f32" "${train[@]}" --keep-f32 logits
+refused '--dtype is "f8", not one of: f32, f64, bf16, f16' "${train[@]}" --dtype f8
+refused '--loss-scale is of --dtype f16; add it, or leave out --loss-scale' "${train[@]}" --dtype bf16 --loss-scale 8
+refused '--loss-scale 3: it must be a power of two, so that nothing is rounded; take 2' "${train[@]}" --dtype f16 --loss-scale 3
+refused "--keep-f32 says what stays f32 with --dtype bf16 or f16; add it, or leave out --keep-f32" "${train[@]}" --keep-f32 logits
 refused '--keep-f32: "logit" matches no f32 value; did you mean "logits"?' "${plan[@]}" --dtype bf16 --keep-f32 logit
 refused "--keep-f32 logits,: a name is missing; write names with single commas between" "${plan[@]}" --dtype bf16 --keep-f32 logits,
 refused '--batch 4 does not divide into --accumulate 3 micro-batches' "${train[@]}" --accumulate 3

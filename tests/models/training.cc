@@ -38,7 +38,7 @@ std::vector<int32_t> made_up_text(int64_t step, int64_t count, int64_t vocab) {
 
 Program trace_job(const Job& job) {
   Trace trace(op_table(), job.dtype);
-  trace_train_step(trace, model_config(job.model), job.batch, job.seq, AdamWConfig{}, job.accumulate);
+  trace_train_step(trace, model_config(job.model), job.batch, job.seq, {.loss_scale = job.loss_scale}, job.accumulate);
   return trace.program();
 }
 
@@ -63,14 +63,14 @@ void feed(Executor& e, const Job& job, const Program& program, int64_t step) {
 
 std::string Job::name() const {
   return fmt::format("{}, plan {}, mesh {}, {}, batch {}, seq {}, accumulate {}", model, plan.empty() ? "none" : plan,
-                     plan.empty() ? "none" : mesh, mixed ? "bf16" : meshard::name(dtype), batch, seq, accumulate);
+                     plan.empty() ? "none" : mesh, meshard::name(mixed ? narrow : dtype), batch, seq, accumulate);
 }
 
 Compiled compile_job(const Job& job) {
   const Program program = trace_job(job);
   CompileOptions options;
   options.backend = job.backend;
-  if (job.mixed) options.mixed.emplace();
+  if (job.mixed) options.mixed = MixedOptions{.narrow = job.narrow, .keep_f32 = job.keep_f32};
   if (job.plan.empty()) return compile(without_layouts(program), options);
   return compile(program, Plan::parse(*builtin_plan(job.plan), job.plan + ".plan"), Mesh::parse(job.mesh), options);
 }
@@ -95,7 +95,9 @@ Outcome train_job(const Job& job) {
     executor.run();
     out.losses.push_back(executor.scalar("loss"));
     out.grad_norms.push_back(executor.scalar("grad_norm"));
+    if (job.loss_scale) out.scales.push_back(state.gather("loss_scale")[0]);
   }
+  for (const StateEntry& e : state.entries()) out.last[e.name] = state.gather(e.name);
   for (int d = 0; d < devices; ++d) {
     out.received.push_back(comms[static_cast<size_t>(d)]->received_bytes());
     out.allocated.push_back(executor.allocated_bytes(d));

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "meshard/base/shape.h"
+#include "meshard/models/optimizer.h"
 #include "meshard/runtime/compile.h"
 
 namespace meshard {
@@ -21,13 +23,18 @@ struct Job {
   int64_t accumulate = 1;
   Backend* backend = nullptr;  // null: the host
   bool graph = true;
-  bool mixed = false;       // bf16 beside f32
+  bool mixed = false;       // `narrow` beside f32
+  Dtype narrow = Dtype::bf16;
+  std::vector<std::string> keep_f32;
+  std::optional<LossScaleConfig> loss_scale;
   std::string name() const;
 };
 
 struct Outcome {
   std::vector<double> losses, grad_norms;            // of each step
+  std::vector<double> scales;                        // of the loss, after each step; empty without one
   std::map<std::string, std::vector<double>> first;  // parameters and states before the first step, whole
+  std::map<std::string, std::vector<double>> last;   // after the last
   std::vector<int64_t> received;                     // bytes of each device, all steps
   std::vector<int64_t> allocated, planned;           // bytes of each device
   Bill bill;
