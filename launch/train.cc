@@ -271,7 +271,8 @@ int train(Job& job, const TrainOptions& o) {
     const int64_t before = devices[0]->received_bytes();
     e->run();
     const int64_t received_in_step = devices[0]->received_bytes() - before;
-    const double loss = e->scalar("loss"), grad_norm = e->scalar("grad_norm");
+    const auto scalar = [&](const char* name) { return std::isnan(e->scalar(name)) ? NAN : e->scalar(name); };  // without its sign
+    const double loss = scalar("loss"), grad_norm = scalar("grad_norm");
     const bool skipped = !std::isfinite(loss) || !std::isfinite(grad_norm);
     if (skipped && !o.optimizer.loss_scale) end_not_finite(job, *e, done, loss, grad_norm);
     if (skipped) {

@@ -59,6 +59,15 @@ void feed(Executor& e, const Job& job, const Program& program, int64_t step) {
   e.set_scalar("step", static_cast<double>(step + 1));
 }
 
+// On one device, which has all of every value.
+void set_states(State& state, const std::map<std::string, std::vector<double>>& values) {
+  for (const auto& [name, numbers] : values) {
+    Buffer bytes(state.find(name)->type.bytes());
+    write_doubles(numbers.data(), View{bytes.data(), state.find(name)->type.dtype, state.find(name)->type.shape});
+    state.write(name, 0, bytes.data());
+  }
+}
+
 }  // namespace
 
 std::string Job::name() const {
@@ -87,10 +96,11 @@ Outcome train_job(const Job& job) {
   }
   State state(compiled.local, ranks, job.backend);
   state.init(/*seed=*/7);
+  if (job.start_from != nullptr) set_states(state, *job.start_from);
   Outcome out;
   for (const StateEntry& e : state.entries()) out.first[e.name] = state.gather(e.name);
   Executor executor(compiled, &state, comms, {.backend = job.backend, .graph = job.graph});
-  for (int64_t step = 0; step < job.steps; ++step) {
+  for (int64_t step = job.begin; step < job.steps; ++step) {
     feed(executor, job, compiled.global, step);
     executor.run();
     out.losses.push_back(executor.scalar("loss"));

@@ -27,6 +27,8 @@ struct Job {
   Dtype narrow = Dtype::bf16;
   std::vector<std::string> keep_f32;
   std::optional<LossScaleConfig> loss_scale;
+  int64_t begin = 0;  // the first step; those before it were made by another run, ...
+  const std::map<std::string, std::vector<double>>* start_from = nullptr;  // ... which left these: Outcome::last
   std::string name() const;
 };
 
