@@ -4,6 +4,7 @@
 #include "meshard/autodiff/differentiate.h"
 #include "meshard/collectives/lockstep.h"
 #include "meshard/collectives/mpi.h"
+#include "meshard/collectives/rendezvous.h"
 #include "meshard/models/layers.h"
 #include "meshard/models/model.h"
 #include "meshard/models/optimizer.h"

@@ -77,6 +77,15 @@ class CallLog {
   int64_t next_ = 0, bytes_ = 0;
 };
 
+// What went between hosts, since the start.
+struct HostTraffic {
+  int hosts = 1;
+  int ranks_here = 1;     // on this rank's host
+  int64_t received = 0;   // bytes from ranks of other hosts, counted on arrival
+  int64_t in_phases = 0;  // calls over groups on several hosts (collectives/phases.h)
+  int64_t flat = 0;       // those that went as messages between all pairs of ranks
+};
+
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -95,9 +104,7 @@ class Communicator {
   // Bytes that really arrived on this rank from others, counted where the copies are made, not from the formula.
   // (Sums that are made in phases across hosts count as the formula says: each phase is held against its own.)
   virtual int64_t received_bytes() const = 0;
-  // Of what arrived, the bytes from ranks of other hosts; and the hosts on which the ranks are.
-  virtual int64_t received_from_other_hosts() const { return 0; }
-  virtual int hosts() const { return 1; }
+  virtual HostTraffic host_traffic() const { return {.ranks_here = size()}; }
   // Whether calls across hosts go in phases where they can, as they do from the start; all ranks say the same between
   // calls. To compare the two: false where there is nothing to choose.
   virtual bool set_phases(bool) { return false; }

@@ -122,8 +122,9 @@ class Ranks : public Communicator {
   Rank rank() const override { return static_cast<Rank>(bootstrap_->rank()); }
   std::string_view kind() const override { return bootstrap_->kind(); }
   int64_t received_bytes() const override { return received_; }
-  int64_t received_from_other_hosts() const override { return messages_ != nullptr ? messages_->from_other_hosts() : 0; }
-  int hosts() const override { return host_.hosts(); }
+  HostTraffic host_traffic() const override {
+    return {host_.hosts(), host_.size(), messages_ != nullptr ? messages_->from_other_hosts() : 0, in_phases_, flat_};
+  }
   bool set_phases(bool on) override {
     use_phases_ = on;
     return phases_ != nullptr && host_.hosts() > 1;
@@ -182,7 +183,9 @@ class Ranks : public Communicator {
       received_ += shared_->carry_out(call);
     } else if (phases_ != nullptr && use_phases_ && phases_->takes(call.kind, *call.group)) {
       received_ += phases_->carry_out(call);
+      ++in_phases_;
     } else {
+      flat_ += !host_.has_all(*call.group);
       received_ += messages_->carry_out(call);
     }
     now_ = nullptr;
@@ -236,7 +239,7 @@ class Ranks : public Communicator {
   std::vector<CollectiveCall> queue_;  // started; those before next_ are carried out
   size_t next_ = 0;
   Ticket ended_ = 0;  // calls that are carried out
-  int64_t received_ = 0;
+  int64_t received_ = 0, in_phases_ = 0, flat_ = 0;
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "meshard/collectives/staged.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <map>
 #include <numeric>
 #include <vector>
@@ -74,9 +75,14 @@ class Staged : public Communicator {
   }
 
   int64_t received_bytes() const override { return host_.received_bytes(); }
+  HostTraffic host_traffic() const override { return host_.host_traffic(); }
   const CallLog& log() const override { return host_.log(); }
   std::vector<std::string> gather_text(std::string_view text) override { return host_.gather_text(text); }
   void barrier() override { host_.barrier(); }
+  [[noreturn]] void abort(int status) override {
+    host_.abort(status);
+    std::_Exit(status);
+  }
 
  private:
   struct Piece {

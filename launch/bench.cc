@@ -251,7 +251,7 @@ void bench_hosts(Job& job, Communicator& comm, double least, Json& json) {
   const Mesh mesh = Mesh::parse(fmt::format("ranks={}", job.size()));
   const Group group(mesh, mesh.all(), comm.rank());
   if (job.first()) {
-    fmt::print("\n{:<26}{:<20}{:>12}{:>12}{:>16}{:>16}\n", fmt::format("across {} hosts", comm.hosts()), "bytes of the value", "us, phases", "us, flat",
+    fmt::print("\n{:<26}{:<20}{:>12}{:>12}{:>16}{:>16}\n", fmt::format("across {} hosts", comm.host_traffic().hosts), "bytes of the value", "us, phases", "us, flat",
                "cross, phases", "cross, flat");
   }
   for (const Collective kind : kCollectives) {
@@ -261,9 +261,9 @@ void bench_hosts(Job& job, Communicator& comm, double least, Json& json) {
       int64_t cross[2] = {};
       for (const bool flat : {false, true}) {
         comm.set_phases(!flat);
-        const int64_t before = comm.received_from_other_hosts();
+        const int64_t before = comm.host_traffic().received;
         comm.run(c.call);
-        for (const std::string& s : job.gather(fmt::format("{}", comm.received_from_other_hosts() - before))) cross[flat] += std::stoll(s);
+        for (const std::string& s : job.gather(fmt::format("{}", comm.host_traffic().received - before))) cross[flat] += std::stoll(s);
         seconds[flat] = collective_seconds(job, comm, c.call, bytes, least);
       }
       comm.set_phases(true);

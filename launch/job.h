@@ -29,6 +29,7 @@ class Job {
 
   int rank() const { return rank_; }
   int size() const { return size_; }   // processes
+  int size_here() const { return world_ ? world_->host_traffic().ranks_here : 1; }  // processes of this host
   bool first() const { return rank_ == 0; }
 
   // Communicators of this process's devices: one between the ranks, or `devices` in lockstep. UserError where a mesh of `devices`

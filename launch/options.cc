@@ -90,7 +90,7 @@ namespace {
 
 int default_threads(const Job& job) {
   const auto cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  return std::max(1, cores / job.size());
+  return std::max(1, cores / job.size_here());
 }
 
 // Sums over a model's parameters or activations must fit in 64 bits; of one tensor the trace says so itself.

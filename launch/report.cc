@@ -72,6 +72,11 @@ bool report_communication(Job& job, std::span<Communicator* const> devices, cons
   } else {
     for (const std::string& s : job.gather(fmt::format("{}", received))) seen.push_back(std::stoll(s));
   }
+  const HostTraffic traffic = devices[0]->host_traffic();
+  int64_t crossed = 0;  // of all ranks
+  if (traffic.hosts > 1) {
+    for (const std::string& s : job.gather(fmt::format("{}", traffic.received))) crossed += std::stoll(s);
+  }
   bool equal = true;
   for (size_t r = 0; r < seen.size(); ++r) equal &= seen[r] == bill.device_bytes[r] * steps;
   if (!job.first()) return equal;
@@ -81,6 +86,10 @@ bool report_communication(Job& job, std::span<Communicator* const> devices, cons
     fmt::print("  device {:<3} ({})  seen {}  billed {}\n", r, bill.mesh.coordinate_text(Rank{static_cast<int32_t>(r)}), seen[r], bill.device_bytes[r] * steps);
   }
   if (seen.size() > kShown) fmt::print("  ... and {} more\n", seen.size() - kShown);
+  if (traffic.hosts > 1) {
+    fmt::print("  between {} hosts, in the whole run: {} bytes; on rank 0 {} calls in phases, {} as messages between all pairs\n", traffic.hosts, crossed,
+               traffic.in_phases, traffic.flat);
+  }
   fmt::print("  {}\n\n", equal ? "what was seen is what was billed" : "SEEN AND BILLED DIFFER");
   return equal;
 }

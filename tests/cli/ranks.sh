@@ -35,6 +35,12 @@ refused_like "the run needs $size on host [^ ]+ \\(2 x $size a device\\), but $s
 wants 0 "${mpi[@]}" "$meshard" bench --only collectives --seconds 0 --threads 1 --json bench.json
 json bench.json 'j["ranks"] == 2 and len(j["collectives"]) == 20 and all(c["seconds"] > 0 for c in j["collectives"])'
 
+# On two hosts that are pretended: in phases, and by the same losses.
+host() { echo -n 2 env "MESHARD_HOST_ID=$1" "${train[@]}" --text text --plan data_tensor --mesh; }
+read -ra a <<< "$(host a)"
+read -ra b <<< "$(host b)"
+wants 0 "$mpirun" --oversubscribe -n "${a[@]}" data=2,model=2 --compare 2 : -n "${b[@]}" data=2,model=2 --compare 2 && printed ': equal' && printed 'between 2 hosts'
+
 # One rank alone.
 refused 'rank 1: --text nothere: there is no such file or folder' "${mpi[@]}" ./each text nothere "${train[@]}" --text text "${data[@]}"
 refused 'rank 0: --text nothere: there is no such file or folder' "${mpi[@]}" ./each nothere text "${train[@]}" --text nothere "${data[@]}"

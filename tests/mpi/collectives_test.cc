@@ -198,7 +198,7 @@ TEST_CASE("all ways and lockstep give the same bits, and phases those of their o
     std::vector<int> host;  // by rank
     for (const std::string& name : comm->gather_text(way.host)) host.push_back(name.empty() ? 0 : name[0] - '0');
     const auto on = [&](int h) { return std::count(host.begin(), host.end(), h); };
-    if (comm->hosts() > 2) continue;
+    if (comm->host_traffic().hosts > 2) continue;
     const bool phases = way.phases && on(0) == on(1) && on(0) > 1;
     const std::vector<float> sums = phases ? sums_in_phases(in, host) : expected[static_cast<size_t>(world.rank)];
     testing::Bytes send(bytes, std::byte{0}), receive(bytes, std::byte{0});
@@ -225,10 +225,10 @@ TEST_CASE("phases take less across hosts than messages between all pairs") {
   const std::string host = std::to_string(world.rank / k);
   auto phased = mpi_communicator(nullptr, {.timeout_seconds = 30, .host = host});
   auto flat = mpi_communicator(nullptr, {.phases = false, .timeout_seconds = 30, .host = host});
-  CHECK(phased->hosts() == 2);
+  CHECK(phased->host_traffic().hosts == 2);
   const auto crosses = [&](Communicator& comm, Collective kind) {
     testing::Bytes send(static_cast<size_t>(n) * 4, std::byte{0}), receive(static_cast<size_t>(n) * 4, std::byte{0});
-    const int64_t before = comm.received_from_other_hosts();
+    const int64_t before = comm.host_traffic().received;
     comm.run({.kind = kind,
               .group = &group,
               .send = send.data(),
@@ -236,7 +236,7 @@ TEST_CASE("phases take less across hosts than messages between all pairs") {
               .send_elements = n,
               .counts = counts,
               .send_counts = counts});
-    return (comm.received_from_other_hosts() - before) / 4;
+    return (comm.host_traffic().received - before) / 4;
   };
   // Elements that one rank receives from the other host: of k * block, what its peer has summed or holds of them.
   CHECK(crosses(*phased, Collective::all_reduce) == 2 * block);

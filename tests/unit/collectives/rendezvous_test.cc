@@ -76,7 +76,7 @@ TEST_CASE("collectives between ranks that met by TCP, on one host and on two") {
     const auto comm = rendezvous_communicator({.place = at_port(1), .rank = r, .size = ranks, .timeout_seconds = 20},
                                               {.read_processes = false, .timeout_seconds = 20, .host = std::to_string(r * hosts / ranks)});
     std::string wrong;
-    if (comm->hosts() != hosts) wrong = "hosts";
+    if (comm->host_traffic().hosts != hosts) wrong = "hosts";
     for (const AtomSet over : testing::axis_sets(mesh)) {
       for (const Collective kind : testing::kCallKinds) {
         for (const Dtype dtype : testing::kDtypes) {
