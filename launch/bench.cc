@@ -281,7 +281,9 @@ void bench_hosts(Job& job, Communicator& comm, double least, Json& json) {
 
 int bench(Job& job, const BenchOptions& o) {
   std::string error;
-  if (o.only == "collectives" && job.size() == 1) error = "--only collectives: one process has nobody to talk to; start more, as with mpirun -n 2 meshard bench";
+  if (o.only == "collectives" && job.size() == 1) {
+    error = fmt::format("--only collectives: one process has nobody to talk to; start more, as with {}", job.starter() == "mpirun" ? "mpirun -n 2 meshard bench" : "meshard launch --ranks 2 -- bench");
+  }
   std::ofstream out;
   if (!o.json.empty() && job.first()) {
     out.open(o.json, std::ios::trunc);

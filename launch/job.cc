@@ -96,18 +96,22 @@ Job::~Job() {
   if (mpi_) process_end();
 }
 
+std::string Job::starter() const { return mpi_ || (!world_ && mpi_available()) ? "mpirun" : "meshard launch"; }
+
+std::string Job::start_text(int64_t ranks) const { return fmt::format("{} {} {}", starter(), starter() == "mpirun" ? "-n" : "--ranks", ranks); }
+
 std::span<Communicator* const> Job::devices(int64_t devices, bool lockstep, const std::string& mesh_text, Backend* backend) {
   devices_.clear();
   if (lockstep) {
-    if (size_ > 1) throw UserError(fmt::format("--lockstep runs all devices in one process, but {} were started; leave out mpirun or --lockstep", size_));
+    if (size_ > 1) throw UserError(fmt::format("--lockstep runs all devices in one process, but {} were started; leave out {} or --lockstep", size_, starter()));
     owned_ = lockstep_communicators(static_cast<int>(devices), backend);
     for (auto& c : owned_) devices_.push_back(c.get());
     return devices_;
   }
   if (devices != size_) {
-    throw UserError(fmt::format("the mesh {} has {} device{}, but {} {} running; start {} (mpirun -n {}), change --mesh, or add --lockstep to run all in one process",
+    throw UserError(fmt::format("the mesh {} has {} device{}, but {} {} running; start {} ({}), change --mesh, or add --lockstep to run all in one process",
                                 mesh_text.empty() ? "of one device" : mesh_text, devices, devices == 1 ? "" : "s", size_,
-                                size_ == 1 ? "rank is" : "ranks are", devices, devices));
+                                size_ == 1 ? "rank is" : "ranks are", devices, start_text(devices)));
   }
   if (backend != nullptr && world_) {
     const NcclOptions options{.abort = [this](int status) { world_->abort(status); }};

@@ -52,6 +52,9 @@ class Job {
   static std::string host();
   // Ends all ranks, without waiting for them.
   [[noreturn]] void abort(int status);
+  // What starts ranks here, for messages: "mpirun" and "mpirun -n 4", or "meshard launch" and "meshard launch --ranks 4".
+  std::string starter() const;
+  std::string start_text(int64_t ranks) const;
   // Gives back what works on a backend, before that goes.
   void drop_devices();
 

@@ -186,7 +186,7 @@ void no_positional(const Args& args) {
 }
 
 void only_one_process(const Job& job, const char* command) {
-  if (job.size() > 1) throw UserError(fmt::format("meshard {} starts no ranks: run it without mpirun", command));
+  if (job.size() > 1) throw UserError(fmt::format("meshard {} starts no ranks: run it without {}", command, job.starter()));
 }
 
 // The program text with its mesh line replaced, line for line, or with one put in front.

@@ -30,6 +30,11 @@ refused '--first 3 and --ranks 2 make rank 4 the last here, but --size says 4 ra
 refused '2 of 4 ranks start here: say by --rendezvous HOST:PORT, or a path on a shared folder, where they meet the others' "${launch[@]}" --ranks 2 --size 4 -- train
 refused 'meshard launch starts ranks itself: run it without mpirun' env OMPI_COMM_WORLD_RANK=0 "${launch[@]}" --ranks 2 -- train
 
+refused 'meshard plan starts no ranks: run it without meshard launch' "${two[@]}" plan --model gpt-tiny
+refused 'the mesh data=4 has 4 devices, but 2 ranks are running; start 4 (meshard launch --ranks 4), change --mesh, or add --lockstep to run all in one process' \
+  "${two[@]}" "${train[@]}" --plan data --mesh data=4
+refused '--lockstep runs all devices in one process, but 2 were started; leave out meshard launch or --lockstep' "${two[@]}" "${train[@]}" "${data[@]}" --lockstep
+
 # An error of all ranks, of one, and ranks that differ: one message, status 2.
 refused '--text nothere: there is no such file or folder' "${two[@]}" train "${tiny[@]}" --text nothere "${data[@]}"
 cat > each <<'S'

@@ -9,7 +9,7 @@ if ldd "$folder/launch/meshard" | grep libmpi; then
   echo 'FAILED: the command is linked to MPI'
   exit 1
 fi
-for script in start launchers arguments; do
+for script in start launchers device partition; do
   echo "$script:"
   "$root/tests/cli/$script.sh" "$folder/launch/meshard"
 done
