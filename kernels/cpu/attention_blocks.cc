@@ -108,16 +108,6 @@ HWY_INLINE void weighted_turned(const AttentionRows& at, const float* weights, i
   });
 }
 
-// e^x for x below 88: as exp, but the scale by 2^n fits in one step.
-HWY_INLINE V exp_below_88(V x) {
-  const V least = set(-87.33654f);
-  const V clamped = hn::Max(least, x);
-  const V n = hn::Round(hn::Mul(clamped, set(1.44269504f)));
-  const V r = reduce_to_half_log2(clamped, n);
-  const V y = hn::Add(set(1), hn::MulAdd(hn::Mul(r, r), exp_tail(r), r));
-  return hn::IfThenElse(hn::Lt(x, least), set(0), hn::Mul(y, power_of_two(n)));
-}
-
 // x = scale x for n elements; the largest of them.
 HWY_INLINE float scale_and_max(float* x, int64_t n, float scale) {
   const int64_t step = lanes();

@@ -19,7 +19,7 @@ template <class T>
 void softmax(const T* x, int64_t n, int64_t d, float* y) {
   for (int64_t r = 0; r < n; ++r, x += d, y += d) {
     const V top = set(max_of(x, d));
-    map(x, y, d, [&](V v) HWY_ATTR { return exp(hn::Sub(v, top)); });
+    map(x, y, d, [&](V v) HWY_ATTR { return exp_below_88(hn::Sub(v, top)); });
     const V share = set(1 / sum_of(y, d, 0, [](V v) HWY_ATTR { return v; }));
     map(y, y, d, [&](V v) HWY_ATTR { return hn::Mul(v, share); });
   }
@@ -87,7 +87,7 @@ void cross_entropy(const T* x, const int32_t* targets, int64_t begin, int64_t n,
   for (int64_t r = 0; r < n; ++r, x += d) {
     const float top = max_of(x, d);
     const V vtop = set(top);
-    const float sum = sum_of(x, d, -kInfinity, [&](V v) HWY_ATTR { return exp(hn::Sub(v, vtop)); });
+    const float sum = sum_of(x, d, -kInfinity, [&](V v) HWY_ATTR { return exp_below_88(hn::Sub(v, vtop)); });
     lse[r] = top + std::log(sum);
     const int64_t target = targets[r] - begin;
     nll[r] = lse[r] - (target >= 0 && target < d ? static_cast<float>(x[target]) : 0);
@@ -101,7 +101,7 @@ void cross_entropy_vjp(const T* x, const int32_t* targets, int64_t begin, const 
     const V total = set(lse[r]), scale = set(dnll[r]);
     const int64_t target = targets[r] - begin;
     const bool here = target >= 0 && target < d;
-    const auto share = [&](V v) HWY_ATTR { return hn::Mul(scale, exp(hn::Sub(v, total))); };
+    const auto share = [&](V v) HWY_ATTR { return hn::Mul(scale, exp_below_88(hn::Sub(v, total))); };
     // Rounded once, and read before dx takes the place of x.
     const float hit = here ? hn::GetLane(share(set(static_cast<float>(x[target])))) - dnll[r] : 0;
     map(x, dx, d, share);
