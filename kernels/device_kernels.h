@@ -34,7 +34,14 @@ struct DeviceKernels {
   // As reduce_blocks of collectives/reduce.h, in the same order, for at most kFoldMost members.
   void (*fold)(Fold fold, Dtype dtype, void* out, std::span<const void* const> in, int64_t elements, void* stream);
   void (*store)(int32_t value, void* to, void* stream);
+  // The kernel that takes narrow operands beside f32 results as they are, and gives an empty `run` for what it does not
+  // take; else the specification serves (kernels/mixed.h). Null: there is none.
+  PrepareFn (*find_mixed)(PrepareFn reference);
 };
+
+// Whether products of f32 that are prepared from now on, in this process, may round their operands to TF32: 10 binary digits
+// instead of 23, and several times as fast on a GPU's tensor cores. No at first.
+void allow_tf32(bool allowed);
 
 constexpr int kFoldMost = 64;
 

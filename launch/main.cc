@@ -31,6 +31,7 @@ std::vector<Flag> train_flags() {
                                   {Flag::integer, "seed", "N", "of initial values and data", 0, kMost},
                                   {Flag::boolean, "lockstep", "", "all devices of the mesh in this process"},
                                   {Flag::text, "device", "cpu|cuda|emulated", "what runs the kernels; emulated: a GPU's kernels run by the host, for tests", 0, 0, {"cpu", "cuda", "emulated"}},
+                                  {Flag::boolean, "tf32", "", "on a GPU: products of f32 round their operands to 10 binary digits, for its tensor cores"},
                                   {Flag::boolean, "no-graph", "", "on a GPU: each step waits, and an error names its op"},
                                   {Flag::boolean, "share-gpu", "", "several ranks may use one GPU"},
                                   {Flag::text, "log", "FILE", "one JSON object a step"},
@@ -85,12 +86,15 @@ int run_train(Job& job, std::span<const std::string> words) {
     o.graph = !args.has("no-graph");
     device = args.text("device", "cpu");
     share = args.has("share-gpu");
+    o.tf32 = args.has("tf32");
+    if (o.tf32 && device == "cpu") throw UserError("--tf32 goes with --device cuda: the host's products are of f32");
   } catch (const UserError& e) {
     error = e.what();
   }
   job.agree(error);
   const std::unique_ptr<Backend> backend = open_device(job, device, share);
   o.compile.backend = backend.get();
+  allow_tf32(o.tf32);
   const struct Drop {
     Job& job;
     ~Drop() { job.drop_devices(); }  // before the backend goes, errors or not

@@ -84,9 +84,9 @@ Programs compile_all(const TrainOptions& o, bool first) {
 // What else all ranks must have been started with: other values would train on different data, or wait for one another.
 std::string settings(const TrainOptions& o, const TextData& text) {
   return fmt::format("--model {}\n--batch {}\n--seq {}\n--steps {}\n--accumulate {}\n--seed {}\n--rate {}\n--warmup {}\n--validate {}\n"
-                     "--sample {}\n--compare {}\n--dtype {}\n--text of {} bytes, digest {:016x}\n",
+                     "--sample {}\n--compare {}\n--dtype {}\n{}--text of {} bytes, digest {:016x}\n",
                      o.model.name, o.batch, o.seq, o.steps, o.accumulate, o.seed, o.schedule.rate, o.schedule.warmup_steps, o.validate,
-                     o.sample, o.compare, name(o.compile.mixed ? o.compile.mixed->narrow : o.dtype), text.train_bytes() + text.held_out_bytes(), text.digest());
+                     o.sample, o.compare, name(o.compile.mixed ? o.compile.mixed->narrow : o.dtype), o.tf32 ? "--tf32\n" : "", text.train_bytes() + text.held_out_bytes(), text.digest());
 }
 
 ExecutorOptions executor_options(const TrainOptions& o) {
@@ -331,7 +331,7 @@ int train(Job& job, const TrainOptions& o) {
   if (o.compare > 0) {
     const auto count = std::min<int64_t>(o.compare, static_cast<int64_t>(losses.size()));
     std::string differs;
-    if (job.first() && !print_comparison(losses, one_device_losses(o, programs.alone, text, count), o.compile.mixed ? 1e-2 : o.dtype == Dtype::f64 ? 1e-9 : 1e-4)) differs = "differs";
+    if (job.first() && !print_comparison(losses, one_device_losses(o, programs.alone, text, count), o.compile.mixed || o.tf32 ? 1e-2 : o.dtype == Dtype::f64 ? 1e-9 : 1e-4)) differs = "differs";
     for (const std::string& s : job.gather(differs)) good &= s.empty();
   }
   std::fflush(stdout);

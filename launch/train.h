@@ -27,6 +27,7 @@ struct TrainOptions {
   int threads = 1;            // of each kernel
   CompileOptions compile;     // the rewrites of the local program; threads as above; the backend that runs it
   bool graph = true;          // on a backend: see ExecutorOptions
+  bool tf32 = false;          // on a backend: see allow_tf32; set before train() is called
   std::string log;            // JSON lines; "" for none
   std::string trace;          // of a few steps, for chrome://tracing; "" for none
   int64_t trace_steps = 3;

@@ -80,8 +80,9 @@ class AdamW {
   // finite, else not a number: the same on every device, whatever the plan.
   Value next_scale(Value nothing, Value step) {
     constexpr double kMost = 0x1p40;
-    const Type& type = loss_scale_.type();
-    const std::string& name = loss_scale_.name();
+    // Copies: new values move the old ones.
+    const Type type = loss_scale_.type();
+    const std::string name = loss_scale_.name();
     const auto number = [&](double x) { return fill(main_, x, type); };
     const auto put = [&](Value made, Value old) { trace_.result(made.named(old.name() + ".new"), old); };
     Value good = trace_.state(name + ".good", type, {}), skipped = trace_.state(name + ".skipped", type, {});

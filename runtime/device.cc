@@ -233,6 +233,11 @@ std::shared_ptr<const Prepared> prepare(const KernelSpec& spec, const Op& op, co
   if (options.backend != nullptr) {
     const PrepareFn kernel = options.backend->kernels().find(op.def->reference);
     MESHARD_CHECK(kernel != nullptr, fmt::format("op {} has no kernel for {}", op.def->name, options.backend->kind()));
+    if (float_types(spec).mixed() && !op.def->explicit_type) {
+      const PrepareFn mixed = options.backend->kernels().find_mixed(op.def->reference);
+      if (mixed != nullptr) p = mixed(spec);
+      if (p.run) return std::make_shared<const Prepared>(std::move(p));
+    }
     const PrepareFn convert = op.def->typed() ? options.backend->kernels().find(reference::convert) : nullptr;
     return std::make_shared<const Prepared>(convert != nullptr && !op.def->explicit_type ? prepare_any(kernel, convert, spec) : kernel(spec));
   }

@@ -4,7 +4,11 @@
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
 
+#include <array>
+#include <map>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 
 #include "meshard/base/error.h"
@@ -73,33 +77,77 @@ void check(cublasStatus_t status, const char* what) {
   }
 }
 
-struct Types {
-  cudaDataType_t data;
-  cublasComputeType_t compute;
-  cudaDataType_t scale;
-};
-Types types_of(Dtype dtype) {
+cudaDataType_t type_of(Dtype dtype) {
   switch (dtype) {
-    case Dtype::f64: return {CUDA_R_64F, CUBLAS_COMPUTE_64F, CUDA_R_64F};
-    case Dtype::bf16: return {CUDA_R_16BF, CUBLAS_COMPUTE_32F, CUDA_R_32F};
-    case Dtype::f16: return {CUDA_R_16F, CUBLAS_COMPUTE_32F, CUDA_R_32F};
-    default: return {CUDA_R_32F, CUBLAS_COMPUTE_32F, CUDA_R_32F};
+    case Dtype::f64: return CUDA_R_64F;
+    case Dtype::bf16: return CUDA_R_16BF;
+    case Dtype::f16: return CUDA_R_16F;
+    default: return CUDA_R_32F;
   }
+}
+// Sums are in f32 for whatever is narrower.
+cublasComputeType_t sums_of(const Gemm& g) {
+  if (g.dtype == Dtype::f64) return CUBLAS_COMPUTE_64F;
+  return g.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+}
+
+// What the library chose, by all that it chose by: a program has the same product once for each layer, and a training
+// run for validation and generation again.
+class Choices {
+ public:
+  using Key = std::array<int64_t, 20>;
+
+  static Key key_of(const Gemm& g, const ColumnMajor& form) {
+    Key key{static_cast<int64_t>(g.dtype), static_cast<int64_t>(g.result), g.tf32, g.stack};
+    size_t at = 4;
+    for (const ColumnMajor::Matrix* m : {&form.first, &form.second, &form.result}) {
+      for (const int64_t x : {m->rows, m->columns, m->leading, m->stack, int64_t{m->transposed}}) key[at++] = x;
+    }
+    int device = 0;
+    cudaGetDevice(&device);
+    key[at] = device;
+    return key;
+  }
+
+  std::optional<cublasLtMatmulHeuristicResult_t> find(const Key& key) {
+    const std::lock_guard lock(mutex_);
+    const auto it = known_.find(key);
+    return it == known_.end() ? std::nullopt : std::optional(it->second);
+  }
+  void keep(const Key& key, const cublasLtMatmulHeuristicResult_t& choice) {
+    const std::lock_guard lock(mutex_);
+    known_[key] = choice;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<Key, cublasLtMatmulHeuristicResult_t> known_;
+};
+Choices& choices() {
+  static Choices all;
+  return all;
 }
 
 class Matmul {
  public:
-  explicit Matmul(const Gemm& g) : types_(types_of(g.dtype)), f64_(g.dtype == Dtype::f64), form_(column_major(g)) {
+  explicit Matmul(const Gemm& g) : f64_(g.dtype == Dtype::f64), form_(column_major(g)) {
     const Library& lib = library();
-    check(lib.make_product(&product_, types_.compute, types_.scale), "a description");
+    check(lib.make_product(&product_, sums_of(g), f64_ ? CUDA_R_64F : CUDA_R_32F), "a description");
     const cublasOperation_t first = form_.first.transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
     const cublasOperation_t second = form_.second.transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
     check(lib.set_product(product_, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first), "a transpose");
     check(lib.set_product(product_, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second), "a transpose");
-    make_layout(first_, form_.first, g.stack);
-    make_layout(second_, form_.second, g.stack);
-    make_layout(result_, form_.result, g.stack);
+    make_layout(first_, form_.first, g.stack, g.dtype);
+    make_layout(second_, form_.second, g.stack, g.dtype);
+    make_layout(result_, form_.result, g.stack, g.result);
+    const Choices::Key key = Choices::key_of(g, form_);
+    if (const auto known = choices().find(key)) {
+      choice_ = *known;
+      found_ = true;
+      return;
+    }
     find_algorithm();
+    if (found_) choices().keep(key, choice_);
   }
   Matmul(const Matmul&) = delete;
   Matmul& operator=(const Matmul&) = delete;
@@ -131,9 +179,9 @@ class Matmul {
   }
 
  private:
-  void make_layout(cublasLtMatrixLayout_t& layout, const ColumnMajor::Matrix& matrix, int64_t stack) {
+  void make_layout(cublasLtMatrixLayout_t& layout, const ColumnMajor::Matrix& matrix, int64_t stack, Dtype dtype) {
     const Library& lib = library();
-    check(lib.make_layout(&layout, types_.data, static_cast<uint64_t>(matrix.rows), static_cast<uint64_t>(matrix.columns),
+    check(lib.make_layout(&layout, type_of(dtype), static_cast<uint64_t>(matrix.rows), static_cast<uint64_t>(matrix.columns),
                           matrix.leading),
           "a layout");
     const int64_t step = matrix.stack;
@@ -159,7 +207,6 @@ class Matmul {
     found_ = status == CUBLAS_STATUS_SUCCESS && count > 0 && choice_.state == CUBLAS_STATUS_SUCCESS;
   }
 
-  Types types_;
   bool f64_, found_ = false;
   ColumnMajor form_;
   cublasLtMatmulDesc_t product_ = nullptr;

@@ -52,11 +52,11 @@ Prepared product_of(const KernelSpec& spec) {
 }
 
 // A stack of matrix products where no library takes them.
-template <class T>
+template <class T, class R>
 struct GemmBody {
   Gemm g;
   const T *a, *b;
-  T* y;
+  R* y;
 
   MESHARD_BODY void operator()(int64_t i) const {
     const int64_t j = i % g.n, r = i / g.n % g.m, s = i / g.n / g.m;
@@ -64,12 +64,16 @@ struct GemmBody {
     const T* column = b + s * g.b.stack + j * g.b.column;
     Sum<T> sum = 0;
     for (int64_t k = 0; k < g.k; ++k) sum += load(row[k * g.a.column]) * load(column[k * g.b.row]);
-    y[s * g.y.stack + r * g.y.row + j * g.y.column] = store<T>(sum);
+    y[s * g.y.stack + r * g.y.row + j * g.y.column] = store<R>(sum);
   }
 };
 
+// Narrow operands may give f32: then it is what is added up, unrounded.
 inline Prepared einsum(const KernelSpec& spec) {
   const std::optional<Product> found = find_product(spec);
+  const Dtype from = spec.operands[0].type.dtype, to = spec.results[0].type.dtype;
+  const bool alike = std::all_of(spec.operands.begin(), spec.operands.end(), [&](const KernelOperand& o) { return o.type.dtype == from; });
+  if (!alike || (to != from && (!found || !is_narrow(from) || to != Dtype::f32))) return {};
   switch (found ? 0 : spec.operands.size()) {
     case 0: break;
     case 1: return product_of<1>(spec);
@@ -79,29 +83,28 @@ inline Prepared einsum(const KernelSpec& spec) {
   }
   const Product& p = *found;
   const auto strides = [](const MatrixStack& s) { return Gemm::Strides{s.stack, s.row, s.column}; };
-  const Gemm gemm{spec.results[0].type.dtype, p.stack, p.m, p.n, p.k, strides(p.a), strides(p.b), strides(p.y)};
+  const Gemm gemm{from, to, from == Dtype::f32 && tf32_allowed(), p.stack, p.m, p.n, p.k, strides(p.a), strides(p.b), strides(p.y)};
   const PreparedGemm library = prepare_gemm(gemm);
-  const int64_t size = size_bytes(gemm.dtype);
   // In the workspace: what is copied, then what the library wants.
   int64_t used = 0;
-  const auto take = [&](const MatrixStack& s, int64_t elements) {
+  const auto take = [&](const MatrixStack& s, int64_t elements, Dtype dtype) {
     const int64_t at = used;
-    if (s.packed) used += aligned(elements * size);
+    if (s.packed) used += aligned(elements * size_bytes(dtype));
     return at;
   };
-  const int64_t at_a = take(p.a, p.stack * p.m * p.k), at_b = take(p.b, p.stack * p.k * p.n),
-                at_y = take(p.y, p.stack * p.m * p.n);
+  const int64_t at_a = take(p.a, p.stack * p.m * p.k, from), at_b = take(p.b, p.stack * p.k * p.n, from),
+                at_y = take(p.y, p.stack * p.m * p.n, to);
   const Points<2> copy_a = p.a.packed ? Points<2>(*p.a.points) : Points<2>(),
                   copy_b = p.b.packed ? Points<2>(*p.b.points) : Points<2>(),
                   copy_y = p.y.packed ? Points<2>(*p.y.points) : Points<2>();
   Points<2> back = copy_y;
   for (int l = 0; l < back.loops; ++l) std::swap(back.step[l][0], back.step[l][1]);
-  return for_float(gemm.dtype, [&]<class T>() -> Prepared {
+  const auto prepare = [&]<class T, class R>(T, R) -> Prepared {
     return {used + library.workspace_bytes,
             [=, packed_a = p.a.packed, packed_b = p.b.packed, packed_y = p.y.packed](const KernelCall& call) {
               auto* scratch = static_cast<std::byte*>(call.workspace);
               const T *a = in<T>(call, 0), *b = in<T>(call, 1);
-              T* y = out<T>(call);
+              R* y = out<R>(call);
               const auto pack = [&](const Points<2>& points, const T* from, int64_t at) {
                 T* to = reinterpret_cast<T*>(scratch + at);
                 run_points(points.count, TransposeBody<T>{points, from, to}, call.stream);
@@ -109,14 +112,20 @@ inline Prepared einsum(const KernelSpec& spec) {
               };
               if (packed_a) a = pack(copy_a, a, at_a);
               if (packed_b) b = pack(copy_b, b, at_b);
-              T* to = packed_y ? reinterpret_cast<T*>(scratch + at_y) : y;
+              R* to = packed_y ? reinterpret_cast<R*>(scratch + at_y) : y;
               if (library.run) {
                 library.run(a, b, to, scratch + used, call.stream);
               } else {
-                run_points(gemm.stack * gemm.m * gemm.n, GemmBody<T>{gemm, a, b, to}, call.stream);
+                run_points(gemm.stack * gemm.m * gemm.n, GemmBody<T, R>{gemm, a, b, to}, call.stream);
               }
-              if (packed_y) run_points(back.count, TransposeBody<T>{back, to, y}, call.stream);
+              if (packed_y) run_points(back.count, TransposeBody<R>{back, to, y}, call.stream);
             }};
+  };
+  return for_float(from, [&]<class T>() -> Prepared {
+    if constexpr (kNarrowType<T>) {
+      if (to == Dtype::f32) return prepare(T(), float());
+    }
+    return prepare(T(), T());
   });
 }
 

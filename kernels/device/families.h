@@ -9,6 +9,7 @@ namespace meshard {
 
 struct KernelPair {
   PrepareFn reference, device;
+  bool mixed = false;  // takes narrow operands with an f32 result itself
 };
 
 }  // namespace meshard

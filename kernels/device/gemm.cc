@@ -1,7 +1,10 @@
 #include "meshard/kernels/device/gemm.h"
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
+
+#include "meshard/kernels/device_kernels.h"
 
 namespace meshard {
 namespace {
@@ -17,6 +20,13 @@ ColumnMajor::Matrix lying(const Gemm::Strides& s, int64_t rows, int64_t columns)
 }
 
 }  // namespace
+
+namespace {
+std::atomic<bool> tf32 = false;
+}
+
+void allow_tf32(bool allowed) { tf32 = allowed; }
+bool tf32_allowed() { return tf32; }
 
 ColumnMajor column_major(Gemm g) {
   // A library writes results of which columns lie one behind the other: y^T = b^T a^T, or where the rows of y do,

@@ -12,7 +12,8 @@ struct Gemm {
   struct Strides {
     int64_t stack, row, column;
   };
-  Dtype dtype;
+  Dtype dtype, result;  // of a and b; of y: the same, or f32 where they are narrow
+  bool tf32;            // f32 operands may be rounded to 10 binary digits
   int64_t stack, m, n, k;
   Strides a, b, y;
 };
@@ -33,6 +34,9 @@ struct PreparedGemm {
   // Empty: the library does not take it.
   std::function<void(const void* a, const void* b, void* y, void* workspace, void* stream)> run;
 };
+
+// Whether products of f32 that are prepared now may round their operands: see allow_tf32.
+bool tf32_allowed();
 
 namespace cuda {
 PreparedGemm prepare_gemm(const Gemm& gemm);

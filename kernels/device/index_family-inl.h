@@ -8,7 +8,7 @@ namespace meshard::MESHARD_DEVICE {
 
 std::vector<KernelPair> index_family() {
   return {
-      {reference::einsum, einsum},
+      {reference::einsum, einsum, true},
       {reference::identity, copy},
       {reference::reshape, copy},
       {reference::transpose, transpose},

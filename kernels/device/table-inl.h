@@ -85,13 +85,18 @@ inline void store_number_at(int32_t value, void* to, void* stream) {
   run_points(1, StoreBody{value, static_cast<int32_t*>(to)}, stream);
 }
 
-inline PrepareFn find_kernel(PrepareFn reference) {
+inline KernelPair find_pair(PrepareFn reference) {
   for (const auto& family : {map_family(), reduce_family(), rows_family(), attention_family(), index_family(), other_family()}) {
     for (const KernelPair& pair : family) {
-      if (pair.reference == reference) return pair.device;
+      if (pair.reference == reference) return pair;
     }
   }
-  return nullptr;
+  return {};
+}
+inline PrepareFn find_kernel(PrepareFn reference) { return find_pair(reference).device; }
+inline PrepareFn find_mixed_kernel(PrepareFn reference) {
+  const KernelPair pair = find_pair(reference);
+  return pair.mixed ? pair.device : nullptr;
 }
 
 }  // namespace meshard::MESHARD_DEVICE

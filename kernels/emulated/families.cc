@@ -12,15 +12,25 @@ namespace meshard {
 
 const DeviceKernels* emulated_kernels() {
   static constexpr DeviceKernels kernels = {emulated::find_kernel, emulated::copy_box, emulated::fold,
-                                            emulated::store_number_at};
+                                            emulated::store_number_at, emulated::find_mixed_kernel};
   return &kernels;
 }
 
 namespace {
 
+// As a tensor core reads it.
+float operand(const Gemm& g, float x) {
+  if (!g.tf32) return x;
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  bits = (bits + 0xFFF + (bits >> 13 & 1)) & ~uint32_t{0x1FFF};
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
 // What a library would do with the form that it is given.
-template <class T>
-void multiply(const Gemm& g, const ColumnMajor& f, const T* a, const T* b, T* y) {
+template <class T, class R>
+void multiply(const Gemm& g, const ColumnMajor& f, const T* a, const T* b, R* y) {
   const T *first = f.swapped ? a : b, *second = f.swapped ? b : a;
   const auto at = [](const ColumnMajor::Matrix& x, int64_t i, int64_t j) {
     return x.transposed ? j + i * x.leading : i + j * x.leading;
@@ -30,10 +40,10 @@ void multiply(const Gemm& g, const ColumnMajor& f, const T* a, const T* b, T* y)
       for (int64_t j = 0; j < f.result.columns; ++j) {
         float sum = 0;
         for (int64_t k = 0; k < g.k; ++k) {
-          sum += emulated::load(first[s * f.first.stack + at(f.first, i, k)]) *
-                 emulated::load(second[s * f.second.stack + at(f.second, k, j)]);
+          sum += operand(g, emulated::load(first[s * f.first.stack + at(f.first, i, k)])) *
+                 operand(g, emulated::load(second[s * f.second.stack + at(f.second, k, j)]));
         }
-        y[s * f.result.stack + at(f.result, i, j)] = emulated::store<T>(sum);
+        y[s * f.result.stack + at(f.result, i, j)] = emulated::store<R>(sum);
       }
     }
   }
@@ -48,13 +58,13 @@ PreparedGemm emulated::prepare_gemm(const Gemm& gemm) {
   MESHARD_CHECK(form.first.leading >= form.first.rows && form.second.leading >= form.second.rows && form.result.leading >= form.result.rows,
                 "matrices of a product overlap");
   return {0, [gemm, form](const void* a, const void* b, void* y, void*, void*) {
-            if (gemm.dtype == Dtype::f32) {
-              multiply(gemm, form, static_cast<const float*>(a), static_cast<const float*>(b), static_cast<float*>(y));
-            } else if (gemm.dtype == Dtype::f16) {
-              multiply(gemm, form, static_cast<const float16*>(a), static_cast<const float16*>(b), static_cast<float16*>(y));
-            } else {
-              multiply(gemm, form, static_cast<const bfloat16*>(a), static_cast<const bfloat16*>(b), static_cast<bfloat16*>(y));
-            }
+            const auto run = [&]<class T, class R>(T, R) {
+              multiply(gemm, form, static_cast<const T*>(a), static_cast<const T*>(b), static_cast<R*>(y));
+            };
+            const bool wide = gemm.result == Dtype::f32;
+            if (gemm.dtype == Dtype::f32) return run(float(), float());
+            if (gemm.dtype == Dtype::f16) return wide ? run(float16(), float()) : run(float16(), float16());
+            return wide ? run(bfloat16(), float()) : run(bfloat16(), bfloat16());
           }};
 }
 

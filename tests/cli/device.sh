@@ -5,6 +5,7 @@ source "$(dirname "$0")/lib.sh" "$@"
 
 train=("$meshard" train "${tiny[@]}" --text text)
 refused '--device is "gpu", not one of: cpu, cuda, emulated' "${train[@]}" --device gpu
+refused '--tf32 goes with --device cuda: the host'"'"'s products are of f32' "${train[@]}" --tf32
 refused '--share-gpu goes with --device cuda' "${train[@]}" --share-gpu
 
 run "${train[@]}" --device cuda
@@ -23,7 +24,7 @@ fi
 
 # The same losses as one device of the host, step by step and captured, and the bytes of the bill.
 for flags in '' '--no-graph' '--lockstep --plan data_tensor --mesh data=2,model=2' '--lockstep --overlap --plan zero3 --mesh data=2 --accumulate 2' \
-  '--lockstep --no-graph --plan tensor_sequence --mesh model=2'; do
+  '--lockstep --no-graph --plan tensor_sequence --mesh model=2' '--tf32' '--dtype bf16' '--dtype f16'; do
   wants 0 "$meshard" train "${small[@]}" --text text --device emulated --steps 4 --compare 4 --validate 1 --sample 4 $flags
   printed 'on an emulated device'
   printed ': equal'

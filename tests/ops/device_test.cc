@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 #include <limits>
 
+#include "meshard/base/text.h"
 #include "meshard/kernels/device_kernels.h"
 #include "meshard/kernels/reference/reference.h"
 #include "meshard/ops/table.h"
@@ -61,6 +62,11 @@ void check(const OpDef& def, const Prepared& prepared, const KernelSpec& spec, c
   }
 }
 
+Attributes parse_rule(const std::string& text) {
+  Scanner in(text, "case");
+  return Attributes::parse(in);
+}
+
 }  // namespace
 
 TEST_CASE("every op that computes has a device kernel") {
@@ -86,6 +92,51 @@ TEST_CASE("emulated device kernels equal the reference") {
         }
       }
     }
+  }
+}
+
+// What a kernel of two types takes itself is what the specification makes with conversions around it.
+TEST_CASE("emulated kernels of two types equal the reference") {
+  int taken = 0;
+  for (const OpDef* def : computing_ops()) {
+    const PrepareFn kernel = emulated_kernels()->find_mixed(def->reference);
+    if (kernel == nullptr) continue;
+    DYNAMIC_SECTION(def->name) {
+      Random random(18);
+      for (const Case& as_written : cases(*def)) {
+        for (const Case& c : as_written.in_all_types()) {
+          if (!c.wide) continue;
+          INFO(c.text << " in " << c.types);
+          const BoundRule rule = c.rule();
+          const LocalSpec local = local_spec(c, rule, Mesh(), FactorAtoms(rule.factors.size()), Rank{0});
+          const Prepared prepared = kernel(local.spec);
+          if (!prepared.run) continue;
+          ++taken;
+          const std::vector<Tensor> operands = draw_operands(c, random);
+          check(*def, prepared, local.spec, operands, run_whole(c, operands), def->tolerance_f32);
+        }
+      }
+      CHECK(taken > 4);
+    }
+  }
+}
+
+TEST_CASE("products of f32 round their operands where TF32 is allowed, and only there") {
+  const OpDef& def = op_table().get("einsum");
+  const Case c{&def, parse_rule("{rule = \"i k, k j -> i j\"}"), {Type::parse("f32[2,2]"), Type::parse("f32[2,2]")}, {Type::parse("f32[2,2]")}, 0, ""};
+  const BoundRule rule = c.rule();
+  const LocalSpec local = local_spec(c, rule, Mesh(), FactorAtoms(rule.factors.size()), Rank{0});
+  std::vector<Tensor> operands;
+  for (int i = 0; i < 2; ++i) operands.emplace_back(c.operands[0]);
+  for (int64_t e = 0; e < 4; ++e) {
+    operands[0].set(e, e % 3 == 0 ? 1 + 0x1p-12 : 0);  // a diagonal of numbers that TF32 has not
+    operands[1].set(e, e % 3 == 0 ? 1 : 0);
+  }
+  for (const bool allowed : {false, true, false}) {
+    allow_tf32(allowed);
+    const Prepared prepared = emulated_kernels()->find(def.reference)(local.spec);
+    allow_tf32(false);
+    CHECK(run_on(kForwards, prepared, local.spec, operands)[0].get(0) == (allowed ? 1 : 1 + 0x1p-12));
   }
 }
 
