@@ -320,23 +320,43 @@ ChoiceSearch::Found ChoiceSearch::found(const Part& part, const Lists& lists, co
   return out;
 }
 
+// Of each variable the label that stands for `labels`: of a value's copies the cheapest set that serves its readers.
+std::vector<int> ChoiceSearch::start_of(const Part& part, const Lists& lists, const Labels& labels, const std::vector<int>& variables,
+                                        const SumProblem& sums) {
+  constexpr int kUnset = -1;
+  const Elimination& elimination = tables_.elimination();
+  std::vector<int> start(sums.own.size(), kUnset);
+  for (size_t s = 0; s < part.sites.size(); ++s) {
+    if (variables[s] < 0) continue;
+    const std::vector<SplitId>& list = model_.list(lists[s]);
+    const auto at = std::find(list.begin(), list.end(), labels[s]) - list.begin();
+    start[static_cast<size_t>(variables[s])] = at < static_cast<std::ptrdiff_t>(list.size()) ? static_cast<int>(at) : 0;
+  }
+  std::vector<std::vector<Cost>> sum(sums.own.size());
+  for (const SumProblem::Term& t : sums.tables) {
+    const auto set = static_cast<size_t>(t.variables[0] < t.variables[1] ? t.variables[1] : t.variables[0]);
+    if (start[set] != kUnset) continue;
+    const bool last = static_cast<size_t>(t.variables[1]) == set;
+    const auto other = static_cast<size_t>(start[static_cast<size_t>(t.variables[last ? 0 : 1])]);
+    const std::vector<int>& sizes = elimination.sizes(t.table);
+    const auto count = static_cast<size_t>(sizes[last ? 1 : 0]), across = static_cast<size_t>(sizes[1]);
+    if (sum[set].empty()) sum[set] = *elimination.cells(sums.own[set]);
+    for (size_t x = 0; x < count; ++x) sum[set][x] = add_costs(sum[set][x], (*elimination.cells(t.table))[last ? other * across + x : x * across + other]);
+  }
+  for (size_t v = 0; v < start.size(); ++v) {
+    if (start[v] == kUnset) start[v] = sum[v].empty() ? 0 : static_cast<int>(std::min_element(sum[v].begin(), sum[v].end()) - sum[v].begin());
+  }
+  return start;
+}
+
 ChoiceSearch::Found ChoiceSearch::solve(const Part& part, const Lists& lists, const Labels& labels) {
   std::vector<int> variables;
   bool exact = true;
   const SumProblem sums = problem(part, lists, false, variables, exact);
   const int64_t share = work_ / (4 * std::max<int64_t>(static_cast<int64_t>(sums.own.size()), 1));
-  const int64_t limit = std::clamp<int64_t>(share, 1 << 10, 1 << 22);
-  if (const auto known = tables_.elimination().solve(sums, limit)) {
-    work_ -= known->work;
-    return found(part, lists, variables, known->labels, known->value, exact);
-  }
-  std::vector<int> start(sums.own.size(), 0);
-  for (size_t s = 0; s < labels.size(); ++s) {
-    if (variables[s] < 0) continue;
-    const std::vector<SplitId>& list = model_.list(lists[s]);
-    start[static_cast<size_t>(variables[s])] = static_cast<int>(std::max<std::ptrdiff_t>(std::find(list.begin(), list.end(), labels[s]) - list.begin(), 0) % static_cast<std::ptrdiff_t>(list.size()));
-  }
-  const MinSum::Solution solution = as_min_sum(sums, tables_.elimination()).solve(limit, start);
+  const Elimination::Limits limits{.total = work_ / 32, .least = std::clamp<int64_t>(share, 1 << 10, 1 << 16)};
+  const Elimination::Solution solution =
+      tables_.elimination().solve(sums, limits, [&] { return start_of(part, lists, labels, variables, sums); });
   work_ -= solution.work;
   return found(part, lists, variables, solution.labels, solution.value, exact);
 }

@@ -55,6 +55,8 @@ class ChoiceSearch {
   Lists vary(const Part& part, const Labels& labels, const Step& step);
   SumProblem problem(const Part& part, const Lists& lists, bool joint, std::vector<int>& variables, bool& exact);
   Found solve(const Part& part, const Lists& lists, const Labels& labels);
+  std::vector<int> start_of(const Part& part, const Lists& lists, const Labels& labels, const std::vector<int>& variables,
+                            const SumProblem& sums);
   // Labels that cannot be in a sum of at most `upper` are taken out first; *bound is a lower bound on the least sum.
   Found solve_within(const Part& part, const Lists& lists, Cost upper, Cost* bound);
   Cost total(const Part& part, const Labels& labels);

@@ -53,7 +53,8 @@ struct Order {
     int output = -1;              // slot; -1: fewer than two neighbours
   };
   std::vector<Step> steps;
-  int64_t largest = 0;          // cells visited for one variable
+  std::vector<int> held;        // variables that keep one label, so that no table is larger than the limit
+  int64_t total = 0;            // cells visited
 };
 
 // Where the axes of the tables of one step are: for each table its arity, and for each axis the neighbour's place or -1.
@@ -106,9 +107,9 @@ struct Elimination::State {
   // Leaves to each axis the labels that have a finite cell among what the other axes still have.
   void revise(TableId id, Key& axes);
   TableId restrict(TableId id, const Key& axes);
-  const Order& order_of(const SumProblem& problem, const std::vector<TableId>& own);
+  const Order& order_of(const SumProblem& problem, const std::vector<TableId>& own, int64_t limit);
   int eliminate(int pattern, TableId own, std::span<const TableId> inputs, int64_t& work);
-  std::optional<Solution> solve(const SumProblem& problem, int64_t limit);
+  Solution solve(const SumProblem& problem, const Limits& limits, const Start& start);
 };
 
 TableId Elimination::State::add(std::vector<int> sizes, std::vector<Cost> cells) {
@@ -206,11 +207,13 @@ TableId Elimination::State::restrict(TableId id, const Key& axes) {
   return it->second = add(std::move(sizes), std::move(less));
 }
 
-// Bucket elimination on the graph alone: what stands here is what MinSum::solve would do, without the cells.
-const Order& Elimination::State::order_of(const SumProblem& problem, const std::vector<TableId>& own) {
+// Bucket elimination on the graph alone: what stands here is what MinSum::solve would do, without the cells. Where the smallest table left
+// is above the limit, the variable of most tables there is held.
+const Order& Elimination::State::order_of(const SumProblem& problem, const std::vector<TableId>& own, int64_t limit) {
   LongKey key;
-  key.reserve(own.size() + 4 * problem.tables.size() + 1);
+  key.reserve(own.size() + 4 * problem.tables.size() + 2);
   key.push_back(static_cast<int32_t>(own.size()));
+  key.push_back(static_cast<int32_t>(limit));
   std::vector<int> size_of_variable;
   for (TableId id : own) size_of_variable.push_back(table(id).sizes[0]);
   key.insert(key.end(), size_of_variable.begin(), size_of_variable.end());
@@ -263,8 +266,24 @@ const Order& Elimination::State::order_of(const SumProblem& problem, const std::
     const auto [now, v] = queue.top();
     queue.pop();
     if (done[static_cast<size_t>(v)] || now != cells[static_cast<size_t>(v)]) continue;
+    if (now > limit) {
+      int most = v;
+      size_t degree = 0;
+      for (int u : beside[static_cast<size_t>(v)]) {
+        const size_t tables_of = size_of_variable[static_cast<size_t>(u)] > 1 ? of[static_cast<size_t>(u)].size() : 0;
+        if (tables_of > degree) degree = tables_of, most = u;
+      }
+      order.held.push_back(most);
+      size_of_variable[static_cast<size_t>(most)] = 1;
+      queue.emplace(cells[static_cast<size_t>(v)] = cells_of(v), v);
+      if (most != v) queue.emplace(cells[static_cast<size_t>(most)] = cells_of(most), most);
+      for (int u : beside[static_cast<size_t>(most)]) {
+        if (u != v) queue.emplace(cells[static_cast<size_t>(u)] = cells_of(u), u);
+      }
+      continue;
+    }
     done[static_cast<size_t>(v)] = 1;
-    order.largest = std::max(order.largest, now);
+    order.total += now * static_cast<int64_t>(of[static_cast<size_t>(v)].size() + 1);
     const Ids &next_to = beside[static_cast<size_t>(v)], &slots = of[static_cast<size_t>(v)];
     Order::Step step{v, 0, {next_to.begin(), next_to.end()}, {slots.begin(), slots.end()}, -1};
     pattern.clear();
@@ -382,7 +401,7 @@ int Elimination::State::eliminate(int pattern_id, TableId own, std::span<const T
   return id;
 }
 
-std::optional<Elimination::Solution> Elimination::State::solve(const SumProblem& problem, int64_t limit) {
+Elimination::Solution Elimination::State::solve(const SumProblem& problem, const Limits& limits, const Start& start) {
   const size_t n = problem.own.size();
   Solution solution;
   // Labels without a finite cell are nobody's best: to shrink the tables first is worth more than any clever order.
@@ -408,8 +427,20 @@ std::optional<Elimination::Solution> Elimination::State::solve(const SumProblem&
     if (labels[static_cast<size_t>(kept[v])].empty()) return solution;
     own[v] = restrict(problem.own[v], {kept[v]});
   }
-  const Order& order = order_of(problem, own);
-  if (order.largest > limit) return std::nullopt;
+  const Order* found = &order_of(problem, own, limits.largest);
+  if (!found->held.empty() || found->total > limits.total) found = &order_of(problem, own, limits.least);
+  const Order& order = *found;
+  if (!order.held.empty()) {
+    const std::vector<int> keep = start();
+    for (int v : order.held) {
+      int& now = kept[static_cast<size_t>(v)];
+      const Labels& list = labels[static_cast<size_t>(now)];
+      const auto label = static_cast<uint16_t>(keep[static_cast<size_t>(v)]);
+      now = labels_id({std::binary_search(list.begin(), list.end(), label) ? label : list[0]});
+      own[static_cast<size_t>(v)] = restrict(problem.own[static_cast<size_t>(v)], {now});
+    }
+    solution.exact = false;
+  }
   std::vector<TableId> slots;
   for (const SumProblem::Term& t : problem.tables) {
     axes.clear();
@@ -453,7 +484,9 @@ TableId Elimination::zeros(int labels) { return add({labels}, std::vector<Cost>(
 TableId Elimination::sum(TableId a, TableId b) { return state_->sum(a, b); }
 const std::vector<int>& Elimination::sizes(TableId id) const { return state_->table(id).sizes; }
 const MinSum::Cells& Elimination::cells(TableId id) const { return state_->table(id).cells; }
-std::optional<Elimination::Solution> Elimination::solve(const SumProblem& problem, int64_t limit) { return state_->solve(problem, limit); }
+Elimination::Solution Elimination::solve(const SumProblem& problem, const Limits& limits, const Start& start) {
+  return state_->solve(problem, limits, start);
+}
 
 MinSum as_min_sum(const SumProblem& problem, const Elimination& elimination) {
   MinSum sum;

@@ -4,14 +4,14 @@
 //   Elimination elimination;
 //   TableId t = elimination.add({2, 3}, cells);                  // 6 cells, the last variable fastest
 //   SumProblem problem{.own = {elimination.zeros(2), elimination.zeros(3)}, .tables = {{{0, 1}, t}}};
-//   auto best = elimination.solve(problem, 1 << 20);             // best->labels[0], best->labels[1], best->value
+//   auto best = elimination.solve(problem);                      // best.labels[0], best.labels[1], best.value
 //
 // The order in which variables go, and with it the choice among equal sums, is that of MinSum: the smallest table first, of equal ones
 // the lower variable. What it is worth: with L layers of k kinds, time is L look-ups and k eliminations.
 #pragma once
 
+#include <functional>
 #include <memory>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -46,9 +46,16 @@ class Elimination {
     std::vector<int> labels;  // one for each variable; empty: no sum is finite
     Cost value = kInfinite;
     int64_t work = 0;         // cells visited, those known from before aside
+    bool exact = true;        // false: some variables were held
   };
-  // None: some table would have more than `limit` cells.
-  std::optional<Solution> solve(const SumProblem& problem, int64_t limit);
+  // Cells visited for one variable are at most `largest`, and for all `total`. Where they would be more, they are at most `least` for
+  // one: variables with the most tables are held at the label that `start` says, and the sum is at most that of `start`.
+  struct Limits {
+    int64_t largest = int64_t{1} << 22, total = int64_t{1} << 40, least = int64_t{1} << 22;
+  };
+  using Start = std::function<std::vector<int>()>;  // of each variable a label; asked where one is held
+  Solution solve(const SumProblem& problem, const Limits& limits, const Start& start);
+  Solution solve(const SumProblem& problem) { return solve(problem, {}, [&] { return std::vector<int>(problem.own.size(), 0); }); }
 
  private:
   struct State;

@@ -181,12 +181,12 @@ class FunctionPartitioner {
     return made;
   }
 
-  // `needed` without the sums that a whole value gives at no cost when it is taken in parts.
+  // `needed` without the sums that a whole value gives at no cost when it is taken in parts (ReshardCosts::before_part).
   Layout before_part(ValueId v, const Layout& needed) const {
     Layout whole = needed;
     AtomSet used = whole.split();
     const auto& copies = copies_[index(root(v))];
-    if (!copies.empty()) used = used | layout(copies[0]).used();
+    if (!copies.empty()) used = used | (layout(copies[0]).used() - layout(copies[0]).split());
     AtomSet& sums = whole.pending_of(Reduction::sum);
     sums = sums & used;
     return whole;

@@ -422,7 +422,8 @@ LayoutId ReshardCosts::before_part(LayoutId have, LayoutId needed) {
   if (!fresh) return it->second;
   Layout whole = layout(needed);
   AtomSet& sums = whole.pending_of(Reduction::sum);
-  sums = sums - (sums - layout(have).used() - whole.split());
+  const Layout& has = layout(have);
+  sums = sums & ((has.used() - has.split()) | whole.split());
   return it->second = layout(whole);
 }
 

@@ -55,7 +55,7 @@ class ReshardCosts {
 
   // What a reader that needs `needed` asks of a value that is made as `have`: itself, or, where a whole value may be taken in
   // parts as a sum (all of it on the first device, zeros on the others, which moves nothing), `needed` without the sums over
-  // axes that `have` does not use.
+  // axes over which `have` is no sum. Axes that split `have` are gathered first: no reshard makes a sum of a split.
   LayoutId before_part(LayoutId have, LayoutId needed);
 
   // How a value gets its copies: for each needed layout the one it is made from (-1: the value as it is made), so that the
