@@ -14,6 +14,14 @@ ValueId Function::find(std::string_view name) const {
 }
 
 int Function::param_index(ValueId v) const {
+  // Mostly parameters stand in the order in which they were made: thousands of them are asked for one by one.
+  size_t low = 0;
+  for (size_t high = params.size(); low < high;) {
+    const size_t middle = (low + high) / 2;
+    if (params[middle] < v) low = middle + 1;
+    else high = middle;
+  }
+  if (low < params.size() && params[low] == v) return static_cast<int>(low);
   const auto at = std::find(params.begin(), params.end(), v);
   return at == params.end() ? -1 : static_cast<int>(at - params.begin());
 }
