@@ -1,8 +1,9 @@
 // How long planning takes, pass by pass, with cold caches, on one core:
 //
-//   plan_bench [--json FILE] [--repeat N] [--most OPS] [--kind layers|random|gpt] [--mesh "data=16, model=8, expert=4"] [--table yes]
+//   plan_bench [--json FILE] [--repeat N] [--most OPS] [--kind layers|random|gpt] [--mesh "data=16, model=8, expert=4"] [--table yes] [--write FOLDER]
 //
-// --table: layers alone, every number of ops on every number of devices.
+// --table: layers alone, every number of ops on every number of devices. --write: the programs' texts, as KIND_OPS_DEVICES.mesh, which
+// `meshard plan` reads.
 //
 // Programs of N ops with pinned layouts that conflict: `layers` is a chain of transformer layers of different widths in
 // one function, `random` a random graph of products, sums and elementwise ops. No two layers and no two layouts are
@@ -177,6 +178,8 @@ void lower_time(std::vector<PassTime>& times, const std::string& name, double se
   times.push_back({name, seconds});
 }
 
+std::string write_to;
+
 Row measure(const std::string& kind, int64_t ops, const std::string& mesh_text, int repeat) {
   Row row{kind, mesh_text};
   const Mesh mesh = Mesh::parse(mesh_text);
@@ -189,6 +192,7 @@ Row measure(const std::string& kind, int64_t ops, const std::string& mesh_text, 
     begin = now();
     const std::string text = print(program);
     lower_time(row.times, "print", now() - begin);
+    if (!write_to.empty()) std::ofstream(fmt::format("{}/{}_{}_{}.mesh", write_to, kind, ops, row.devices)) << text;
     begin = now();
     program = parse_program(text, "bench.mesh", op_table());
     lower_time(row.times, "parse", now() - begin);
@@ -271,6 +275,7 @@ int main(int argc, char** argv) {
     if (flag == "--repeat") repeat = std::stoi(value);
     if (flag == "--most") most = std::stoll(value);
     if (flag == "--table") table = value == "yes";
+    if (flag == "--write") write_to = value;
   }
   const std::string usual = "data=16, model=8, expert=4";
   std::vector<Row> rows;
