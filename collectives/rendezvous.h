@@ -5,7 +5,7 @@
 //   auto bootstrap = rendezvous({.place = "node0:29500", .rank = 1, .size = 4});
 //   auto comm = rendezvous_communicator({.place = "/shared/job7", .rank = 1, .size = 4}, {});
 //
-// All texts go over rank 0. A rank that goes away is seen by rank 0, which then ends the others.
+// Ranks of different hosts also call each other at ports that the system gives them. All texts go over rank 0. A rank that goes away is seen by rank 0, which then ends the others.
 #pragma once
 
 #include <memory>

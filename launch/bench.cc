@@ -254,6 +254,7 @@ void bench_hosts(Job& job, Communicator& comm, double least, Json& json) {
     fmt::print("\n{:<26}{:<20}{:>12}{:>12}{:>16}{:>16}\n", fmt::format("across {} hosts", comm.host_traffic().hosts), "bytes of the value", "us, phases", "us, flat",
                "cross, phases", "cross, flat");
   }
+  bool phases = false;
   for (const Collective kind : kCollectives) {
     for (const int64_t bytes : {int64_t{64} << 10, int64_t{1} << 20, int64_t{16} << 20}) {
       const Call c(kind, bytes, group);
@@ -261,9 +262,11 @@ void bench_hosts(Job& job, Communicator& comm, double least, Json& json) {
       int64_t cross[2] = {};
       for (const bool flat : {false, true}) {
         comm.set_phases(!flat);
-        const int64_t before = comm.host_traffic().received;
+        const HostTraffic before = comm.host_traffic();
         comm.run(c.call);
-        for (const std::string& s : job.gather(fmt::format("{}", comm.host_traffic().received - before))) cross[flat] += std::stoll(s);
+        const HostTraffic after = comm.host_traffic();
+        phases = phases || (kind == Collective::all_reduce && after.in_phases > before.in_phases);
+        for (const std::string& s : job.gather(fmt::format("{}", after.received - before.received))) cross[flat] += std::stoll(s);
         seconds[flat] = collective_seconds(job, comm, c.call, bytes, least);
       }
       comm.set_phases(true);
@@ -275,6 +278,7 @@ void bench_hosts(Job& job, Communicator& comm, double least, Json& json) {
       std::fflush(stdout);
     }
   }
+  if (job.first() && !phases) fmt::print("the hosts have different numbers of ranks: what is put together or gathered goes as messages between all pairs\n");
 }
 
 }  // namespace
