@@ -7,6 +7,7 @@
 //   // bucket: 4096               and the most bytes of a message
 //   // memory: 4096               of a device
 //   // mixed: logits, block.*.y   bf16 beside f32 (ir/mixed.h); what stays f32
+//   // narrow: f16                instead of bf16
 //   // trace: gpt-tiny:layers=2, batch 5, seq 6, plan tensor, mesh "model=3"     instead of a program: a model's training step
 //   // Why this file is there.
 //   <program>
@@ -115,6 +116,7 @@ Program as_asked(const File& f, const Program& program) {
   if (!is_mixed(f)) return program;
   MixedOptions mixing;
   const std::regex name("[^ ,]+");
+  if (f.directive("narrow") == "f16") mixing.narrow = Dtype::f16;
   const std::string list = f.directive("mixed");
   for (std::sregex_iterator it(list.begin(), list.end(), name), end; it != end; ++it) mixing.keep_f32.push_back(it->str());
   return mixed(program, mixing);
