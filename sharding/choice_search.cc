@@ -128,26 +128,25 @@ ChoiceSearch::Best ChoiceSearch::search(const Part& part) {
   }
   best.labels = start;
   best.cost = best.propagated = total(part, start);
-  descend(part, start, each(axes_), best);
-  if (axes_.size() > 1) descend(part, start, each({axes_.rbegin(), axes_.rend()}), best);
+  descend(part, start, best.propagated, each(axes_), best);
+  if (axes_.size() > 1) descend(part, start, best.propagated, each({axes_.rbegin(), axes_.rend()}), best);
   if (atoms_.size() > axes_.size()) {
     // While axes are whole everywhere, an atom that is neither first nor last gains no more than the last: what stays is then the head
     // of what was, and the one that goes meets as many blocks. The first may gain more, being a head itself.
     const Cost before = best.cost;
     const bool whole = ends_.size() < atoms_.size() && whole_axes(part, best.labels);
-    if (whole) descend(part, best.labels, each(ends_), best);
-    if (!whole || best.cost < before) descend(part, best.labels, each(atoms_), best);
+    if (whole) descend(part, best.labels, best.cost, each(ends_), best);
+    if (!whole || best.cost < before) descend(part, best.labels, best.cost, each(atoms_), best);
   }
   if (!options_.joint || model_.sites().size() > kManySites || joint(part, best)) return best;
   // Too much for one step. Two axes at once make the moves that one alone does not: two that trade places, or that pay only together.
-  descend(part, best.labels, pairs(axes_), best);
-  if (atoms_.size() > axes_.size() && atoms_.size() <= 4) descend(part, best.labels, pairs(atoms_), best);
+  descend(part, best.labels, best.cost, pairs(axes_), best);
+  if (atoms_.size() > axes_.size() && atoms_.size() <= 4) descend(part, best.labels, best.cost, pairs(atoms_), best);
   return best;
 }
 
 // Step after step, each exact, until none helps. A step varies the labels along its units.
-void ChoiceSearch::descend(const Part& part, Labels labels, const std::vector<Step>& steps, Best& best) {
-  Cost cost = total(part, labels);
+void ChoiceSearch::descend(const Part& part, Labels labels, Cost cost, const std::vector<Step>& steps, Best& best) {
   size_t idle = 0;
   for (size_t i = 0; idle < steps.size() && work_ > 0; i = (i + 1) % steps.size()) {
     Key key(labels.begin(), labels.end());
@@ -260,14 +259,14 @@ SumProblem ChoiceSearch::problem(const Part& part, const Lists& lists, bool join
   Elimination& elimination = tables_.elimination();
   exact = true;
   variables.assign(lists.size(), -1);
-  const auto add = [&](std::vector<int> over, TableId table) {
+  const auto add = [&](const InlineVector<int, 4>& over, TableId table) {
     if (over.empty()) {
       problem.constant = add_costs(problem.constant, (*elimination.cells(table))[0]);
     } else if (over.size() == 1) {
       TableId& own = problem.own[static_cast<size_t>(over[0])];
       own = elimination.sum(own, table);
     } else {
-      problem.tables.push_back({std::move(over), table});
+      problem.tables.push_back({over, table});
     }
   };
   for (size_t s = 0; s < lists.size(); ++s) {
@@ -279,11 +278,12 @@ SumProblem ChoiceSearch::problem(const Part& part, const Lists& lists, bool join
       add({}, own);
     }
   }
+  problem.tables.reserve(part.values.size());
   Lists of_value;
   for (size_t i = 0; i < part.values.size(); ++i) {
     const int kind = tables_.kind(part.values[i]);
     of_value.clear();
-    std::vector<int> over;
+    InlineVector<int, 4> over;
     int64_t cells = 1;
     for (int s : part.places[i]) {
       of_value.push_back(lists[static_cast<size_t>(s)]);
@@ -292,7 +292,7 @@ SumProblem ChoiceSearch::problem(const Part& part, const Lists& lists, bool join
       cells = std::min<int64_t>(cells * static_cast<int64_t>(model_.list(of_value.back()).size()), int64_t{1} << 40);
     }
     if (over.size() <= 2 || cells <= (joint ? options_.joint_cells : kDirectCells)) {
-      add(std::move(over), tables_.direct(kind, of_value));
+      add(over, tables_.direct(kind, of_value));
       continue;
     }
     exact = false;

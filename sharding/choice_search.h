@@ -48,7 +48,8 @@ class ChoiceSearch {
 
   std::vector<Part> split();
   Best search(const Part& part);
-  void descend(const Part& part, Labels labels, const std::vector<Step>& steps, Best& best);
+  // From labels that cost `cost`.
+  void descend(const Part& part, Labels labels, Cost cost, const std::vector<Step>& steps, Best& best);
   bool joint(const Part& part, Best& best);
   bool whole_axes(const Part& part, const Labels& labels);
   bool affordable(const Part& part, const Lists& lists) const;

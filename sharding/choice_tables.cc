@@ -21,7 +21,7 @@ void put(std::vector<int32_t>& key, int64_t x) {
 }  // namespace
 
 struct ChoiceTables::Known {
-  absl::flat_hash_map<std::vector<int32_t>, TableId> own;
+  absl::flat_hash_map<std::pair<int, LabelListId>, TableId> own;
   absl::flat_hash_map<Key, TableId> direct;
   absl::flat_hash_map<Key, std::unique_ptr<Sets>> sets;
 
@@ -59,8 +59,13 @@ auto ChoiceTables::shared(Frames& frames, int kind, std::span<const LabelListId>
 ChoiceTables::~ChoiceTables() = default;
 
 ChoiceTables::ChoiceTables(ChoiceModel& model) : model_(model), known_(std::make_unique<Known>()) {
-  absl::flat_hash_map<std::vector<int32_t>, int> kinds;
+  absl::flat_hash_map<std::vector<int32_t>, int> kinds, own_kinds;
   std::vector<int32_t> key;
+  for (const Site& s : model.sites()) {
+    key = {s.kind, s.kind == Site::op ? s.signature : s.propagated};
+    put(key, s.weight);
+    own_kinds_.push_back(own_kinds.try_emplace(key, static_cast<int>(own_kinds.size())).first->second);
+  }
   for (const ValueNode& v : model.values()) {
     std::vector<int> sites;
     for (const Reader& r : v.readers) {
@@ -102,10 +107,7 @@ ChoiceTables::ChoiceTables(ChoiceModel& model) : model_(model), known_(std::make
 }
 
 TableId ChoiceTables::own(int site, LabelListId list) {
-  const Site& s = model_.sites()[static_cast<size_t>(site)];
-  std::vector<int32_t> key = {list, s.kind, s.kind == Site::op ? s.signature : s.propagated};
-  put(key, s.weight);
-  const auto [it, fresh] = known_->own.try_emplace(std::move(key), -1);
+  const auto [it, fresh] = known_->own.try_emplace(std::pair(own_kinds_[static_cast<size_t>(site)], list), -1);
   if (!fresh) return it->second;
   std::vector<Cost> costs;
   for (SplitId id : model_.list(list)) costs.push_back(model_.own_cost(static_cast<size_t>(site), id));

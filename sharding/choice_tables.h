@@ -48,6 +48,7 @@ class ChoiceTables {
   std::vector<std::vector<int>> sites_;
   std::vector<int> kinds_;
   std::vector<ValueNode> nodes_;       // of each kind one, with sites as places in the list above
+  std::vector<int> own_kinds_;         // of each site: sites of one kind have the same costs of their own
   std::vector<int> skeletons_;         // of each kind: what it is like, shape and ports aside
   struct Known;
   std::unique_ptr<Known> known_;

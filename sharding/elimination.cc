@@ -408,18 +408,29 @@ Elimination::Solution Elimination::State::solve(const SumProblem& problem, const
   std::vector<int> kept(n);
   for (size_t v = 0; v < n; ++v) kept[v] = finite_of(problem.own[v]);
   Key axes;
+  std::vector<int> open;  // tables that are not finite
+  for (size_t t = 0; t < problem.tables.size(); ++t) {
+    if (!table(problem.tables[t].table).finite) open.push_back(static_cast<int>(t));
+  }
+  std::vector<int> changed_at(n, 0), revised_at(open.size(), -1);  // a table is looked at again when a variable of it has changed
+  int now = 0;
   for (bool changed = true; changed;) {
     changed = false;
-    for (const SumProblem::Term& t : problem.tables) {
-      if (table(t.table).finite) continue;
+    for (size_t i = 0; i < open.size(); ++i) {
+      const SumProblem::Term& t = problem.tables[static_cast<size_t>(open[i])];
+      if (std::none_of(t.variables.begin(), t.variables.end(), [&](int v) { return changed_at[static_cast<size_t>(v)] > revised_at[i]; })) continue;
       axes.clear();
       for (int v : t.variables) axes.push_back(kept[static_cast<size_t>(v)]);
       revise(t.table, axes);
-      for (size_t i = 0; i < axes.size(); ++i) {
-        int& now = kept[static_cast<size_t>(t.variables[i])];
-        changed |= now != axes[i];
-        now = axes[i];
+      ++now;
+      for (size_t a = 0; a < axes.size(); ++a) {
+        const auto v = static_cast<size_t>(t.variables[a]);
+        if (kept[v] == axes[a]) continue;
+        kept[v] = axes[a];
+        changed_at[v] = now;
+        changed = true;
       }
+      revised_at[i] = now;
     }
   }
   std::vector<TableId> own(n);
@@ -495,7 +506,7 @@ MinSum as_min_sum(const SumProblem& problem, const Elimination& elimination) {
     const int v = sum.add_variable(elimination.sizes(own)[0]);
     sum.add_table({v}, elimination.cells(own));
   }
-  for (const SumProblem::Term& t : problem.tables) sum.add_table(t.variables, elimination.cells(t.table));
+  for (const SumProblem::Term& t : problem.tables) sum.add_table({t.variables.begin(), t.variables.end()}, elimination.cells(t.table));
   return sum;
 }
 

@@ -15,6 +15,7 @@
 #include <span>
 #include <vector>
 
+#include "meshard/base/inline_vector.h"
 #include "meshard/sharding/min_sum.h"
 
 namespace meshard {
@@ -23,8 +24,8 @@ using TableId = int32_t;
 
 struct SumProblem {
   struct Term {
-    std::vector<int> variables;  // two or more, different
-    TableId table = -1;          // row-major over them
+    InlineVector<int, 4> variables;  // two or more, different
+    TableId table = -1;              // row-major over them
   };
   std::vector<TableId> own;      // of each variable: its labels' own cost
   std::vector<Term> tables;

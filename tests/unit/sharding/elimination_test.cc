@@ -27,7 +27,7 @@ SumProblem random_problem(Elimination& elimination, Random& random, int variable
     problem.own.push_back(elimination.add({sizes.back()}, cells(sizes.back(), 5)));
   }
   for (int v = 1; v < variables; ++v) {
-    std::vector<int> over = {v - 1, v};
+    InlineVector<int, 4> over = {v - 1, v};
     if (v > 4 && random.below(3) == 0) over.insert(over.begin(), random.below(v - 2));
     int count = 1;
     std::vector<int> table_sizes;
