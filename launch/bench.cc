@@ -285,8 +285,8 @@ void bench_hosts(Job& job, Communicator& comm, double least, Json& json) {
 
 int bench(Job& job, const BenchOptions& o) {
   std::string error;
-  if (o.only == "collectives" && job.size() == 1) {
-    error = fmt::format("--only collectives: one process has nobody to talk to; start more, as with {}", job.starter() == "mpirun" ? "mpirun -n 2 meshard bench" : "meshard launch --ranks 2 -- bench");
+  if (!o.only.empty() && o.only != "kernels" && job.size() == 1) {
+    error = fmt::format("--only {}: one process has nobody to talk to; start more, as with {}", o.only, job.starter() == "mpirun" ? "mpirun -n 2 meshard bench" : "meshard launch --ranks 2 -- bench");
   }
   std::ofstream out;
   if (!o.json.empty() && job.first()) {
@@ -295,19 +295,23 @@ int bench(Job& job, const BenchOptions& o) {
   }
   job.agree(error);
   job.gather("");
-  MachineBounds machine = measure_machine({.threads = o.threads});
-  machine = {over_ranks(job, machine.matmul_flops), over_ranks(job, machine.copy_bytes)};
+  MachineBounds machine;
+  if (o.only != "hosts") {  // whose table has no bounds
+    machine = measure_machine({.threads = o.threads});
+    machine = {over_ranks(job, machine.matmul_flops), over_ranks(job, machine.copy_bytes)};
+  }
   Json json{{"format", "meshard bench"}, {"version", 1}, {"host", Job::host()}, {"ranks", job.size()}, {"threads", o.threads},
             {"matmul_flops", machine.matmul_flops}, {"copy_bytes", machine.copy_bytes}};
-  if (job.first()) {
+  if (job.first() && o.only != "hosts") {
     fmt::print("{} process{} of {} thread{}. Each reaches, all at the same time: {} in a product of 2048 x 2048 x 2048, {} in a copy\n", job.size(),
                job.size() == 1 ? "" : "es", o.threads, o.threads == 1 ? "" : "s", rate_text(machine.matmul_flops, "FLOP"), rate_text(machine.copy_bytes, "B"));
   }
-  if (o.only != "collectives") bench_kernels(job, o, machine, json);
+  const auto wanted = [&](const char* table) { return o.only.empty() || o.only == table; };
+  if (wanted("kernels")) bench_kernels(job, o, machine, json);
   if (o.only != "kernels" && job.size() > 1) {
     const auto devices = job.devices(job.size(), false, "");
-    bench_collectives(job, *devices[0], o.seconds, machine, json);
-    bench_hosts(job, *devices[0], o.seconds, json);
+    if (wanted("collectives")) bench_collectives(job, *devices[0], o.seconds, machine, json);
+    if (wanted("hosts")) bench_hosts(job, *devices[0], o.seconds, json);
   }
   if (out.is_open()) out << json.dump(1) << "\n" << std::flush;
   return 0;

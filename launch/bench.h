@@ -18,7 +18,7 @@ namespace meshard {
 struct BenchOptions {
   int threads = 1;
   double seconds = 0.2;  // spent on each kernel and size, at least; three turns are made in any case
-  std::string only;  // "kernels", "collectives"; "": both
+  std::string only;  // "kernels", "collectives", "hosts"; "": all
   std::string json;
 };
 

@@ -151,7 +151,7 @@ int run_reshard(Job& job, std::span<const std::string> words) {
 std::vector<Flag> bench_flags() {
   return {{Flag::integer, "threads", "N", "of each kernel; default: the cores, shared by the ranks of the host", 1, 4096},
           {Flag::number, "seconds", "X", "for each figure, at least; 0.2 otherwise", 0, 1e3},
-          {Flag::text, "only", "kernels|collectives", "one of the two tables", 0, 0, {"kernels", "collectives"}},
+          {Flag::text, "only", "kernels|collectives|hosts", "one of the tables; hosts: what crosses between them", 0, 0, {"kernels", "collectives", "hosts"}},
           {Flag::text, "json", "FILE", "write the figures as JSON"}};
 }
 

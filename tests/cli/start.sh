@@ -18,9 +18,9 @@ grep -qE 'between 2 hosts, in the whole run: [0-9]+ bytes; on rank 0 [1-9][0-9]*
 # Three ranks on two hosts: no phases.
 wants 0 "${launch[@]}" --ranks 3 --pretend-hosts 2 -- train --model gpt-tiny:layers=1,d=16,heads=2 --batch 6 --seq 16 --threads 1 --steps 2 --validate 0 --text text --plan data --mesh data=3 --compare 2 && printed ': equal'
 grep -qE 'on rank 0 0 calls in phases, [1-9][0-9]* as messages between all pairs' out || fail "$(grep between out)"
-wants 0 "${launch[@]}" --ranks 3 --pretend-hosts 2 -- bench --only collectives --seconds 0 --threads 1
+wants 0 "${launch[@]}" --ranks 3 --pretend-hosts 2 -- bench --only hosts --seconds 0 --threads 1
 printed 'the hosts have different numbers of ranks: what is put together or gathered goes as messages between all pairs'
-wants 0 "${launch[@]}" --ranks 4 --pretend-hosts 2 -- bench --only collectives --seconds 0 --threads 1 --json bench.json
+wants 0 "${launch[@]}" --ranks 4 --pretend-hosts 2 -- bench --only hosts --seconds 0 --threads 1 --json bench.json
 json bench.json 'all(h["phases_bytes"] * (1 if h["kind"] == "all_to_all" else 2) == h["flat_bytes"] > 0 for h in j["across_hosts"]) and len(j["across_hosts"]) == 12'
 wants 0 "${launch[@]}" --ranks 2 -- bash -c 'echo $MESHARD_RANK of $MESHARD_SIZE > seen.$MESHARD_RANK'
 [[ $(cat seen.0 seen.1) == $'0 of 2\n1 of 2' ]] || fail "the ranks are told other things: $(cat seen.0 seen.1)"
