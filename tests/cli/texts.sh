@@ -28,6 +28,14 @@ done
 # A sample from f32 parameters whose training step is of mixed precision, longer than the model sees at once.
 wants 0 "$meshard" train "${small[@]}" --text text --steps 2 --dtype bf16 --sample 40 && printed 'sample:'
 
+# A scale of the loss that is too large: each step that is skipped is named once, its search for the first op leaves no
+# trace in the counts, and the log says so.
+wants 0 "$meshard" train "${small[@]}" --text text --steps 3 --dtype f16 --loss-scale 68719476736 --log half.jsonl &&
+  printed 'skipped step 1: the loss is ' && printed 'it begins where cross_entropy_vjp %logits.d gives inf in %logits.d[0,0,0] on rank 0' &&
+  printed 'the loss scale goes from 6.87195e+10 to 3.43597e+10' && printed '3 of 3 steps skipped' && printed 'what was seen is what was billed'
+sed -n 2,4p half.jsonl | python3 -c 'import json, sys; print(json.dumps([json.loads(l) for l in sys.stdin]))' > half.json
+json half.json '[s["next_loss_scale"] for s in j] == [2.0**35, 2.0**34, 2.0**33] and all(s["skipped"] and s["grad_norm"] is None for s in j)'
+
 # The log: a header, a line a step, the held-out loss.
 wants 0 "$meshard" train "${small[@]}" --text text --steps 3 --validate 1 --lockstep --plan tensor --mesh 'model=2' --log log.jsonl
 head -n 1 log.jsonl > header.json
