@@ -10,6 +10,7 @@
 #include <exception>
 #include <map>
 #include <thread>
+#include <utility>
 
 #include "meshard/collectives/pieces.h"
 
@@ -66,8 +67,8 @@ class Nccl : public Communicator {
       : control_(control),
         backend_(backend),
         options_(options),
-        reached_(reinterpret_cast<int32_t*>(backend.allocate_pinned(sizeof(int32_t)))) {
-    *reached_ = -1;
+        at_(reinterpret_cast<int32_t*>(backend.allocate_pinned(2 * sizeof(int32_t)))) {
+    at_[0] = at_[1] = -1;
     ncclUniqueId id;
     std::string mine;
     if (index(rank()) == 0) {
@@ -95,7 +96,7 @@ class Nccl : public Communicator {
         ncclCommDestroy(*it);
       }
     }
-    backend_.release_pinned(reinterpret_cast<std::byte*>(reached_));
+    backend_.release_pinned(reinterpret_cast<std::byte*>(at_));
   }
 
   int size() const override { return control_.size(); }
@@ -115,10 +116,11 @@ class Nccl : public Communicator {
     const ncclComm_t comm = comm_of(*call.group);
     const Ticket ticket = log_.begin(call);
     backend_.wait_for(Backend::communication, Backend::compute);
+    // Read by the host when nothing moves any more: the call that this rank is in is the one it came to and has not left.
+    backend_.store(static_cast<int32_t>(ticket), at_, Backend::communication);
     put(call, comm);
     settle(comm, call_text(call));
-    // Read by the host when nothing moves any more: the last call that this rank has done.
-    backend_.store(static_cast<int32_t>(ticket), reached_, Backend::communication);
+    backend_.store(static_cast<int32_t>(ticket), at_ + 1, Backend::communication);
     received_ += meshard::received_bytes(call);
     return ticket;
   }
@@ -224,23 +226,32 @@ class Nccl : public Communicator {
     accept(ncclGroupEnd());
   }
 
-  // While the host waits for the device: has a communicator failed, or does nothing move?
-  void look(double waited) const {
+  // While the host waits for the device: has a communicator failed, or do the others not come to a call? A device that
+  // computes may take as long as it wants.
+  void look(double waited) {
+    const volatile int32_t* at = at_;
+    const std::pair<int32_t, int32_t> now{at[0], at[1]};
+    if (now != seen_ || waited < seen_after_) {
+      seen_ = now;
+      seen_after_ = waited;
+    }
+    const bool inside = now.first != now.second;
     for (const ncclComm_t comm : comms_) {
       ncclResult_t state = ncclSuccess;
       if (ncclCommGetAsyncError(comm, &state) == ncclSuccess && state != ncclSuccess && state != ncclInProgress) {
-        fail(fmt::format("rank {}: {}: {} {}", index(rank()), place(), ncclGetErrorString(state), ncclGetLastError(comm)));
+        fail(fmt::format("rank {}: {}: {} {}", index(rank()), inside ? place(now.first) : "after its collectives", ncclGetErrorString(state),
+                         ncclGetLastError(comm)));
       }
     }
-    if (options_.timeout_seconds > 0 && waited > options_.timeout_seconds) {
-      fail(fmt::format("rank {}: {}, waited {:.3g} s; the device makes no way", index(rank()), place(), waited));
+    const double stood = waited - seen_after_;
+    if (inside && options_.timeout_seconds > 0 && stood > options_.timeout_seconds) {
+      fail(fmt::format("rank {}: {}, waited {:.3g} s for other ranks to come to it", index(rank()), place(now.first), stood));
     }
   }
 
-  // The first call that is not done.
-  std::string place() const {
-    const CallRecord* record = log_.find(*static_cast<volatile int32_t*>(reached_) + int64_t{1});
-    if (record == nullptr) return "after all collectives";
+  std::string place(int32_t call) const {
+    const CallRecord* record = log_.find(call);
+    if (record == nullptr) return fmt::format("collective number {}", call);
     return fmt::format("{} ({}), call {}", name(record->kind), static_cast<const char*>(record->label), record->number);
   }
 
@@ -255,7 +266,9 @@ class Nccl : public Communicator {
   Communicator& control_;
   Backend& backend_;
   NcclOptions options_;
-  int32_t* reached_;  // in pinned memory
+  int32_t* at_;  // in pinned memory: the last call that the device came to, and the last that it has done
+  std::pair<int32_t, int32_t> seen_{-1, -1};
+  double seen_after_ = 0;  // seconds of the host's wait until it saw them last change
   std::vector<ncclComm_t> comms_;  // that of all ranks first
   std::map<uint64_t, ncclComm_t> by_axes_;
   std::vector<Piece> pieces_;

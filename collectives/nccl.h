@@ -12,7 +12,7 @@
 namespace meshard {
 
 struct NcclOptions {
-  double timeout_seconds = 60;  // that the device may make no way; then a message names rank, call and op. 0: for ever
+  double timeout_seconds = 60;  // in one call, until the others come to it; then a message names rank, call and op. 0: for ever
   // Ends the job after that message, on all ranks if it can; it does not come back.
   std::function<void(int status)> abort;
 };

@@ -1,5 +1,6 @@
 #include "meshard/launch/job.h"
 
+#include <absl/strings/numbers.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -56,8 +57,19 @@ int launched_size() {
   return 1;
 }
 
+// The seconds that a rank waits for others, before it says where it stands and ends the job.
+double patience() {
+  const char* text = std::getenv("MESHARD_TIMEOUT");
+  double seconds = 60;
+  if (text != nullptr && (!absl::SimpleAtod(text, &seconds) || !(seconds >= 0))) {
+    throw UserError(fmt::format("MESHARD_TIMEOUT is \"{}\", not a number of seconds; 0 waits for ever", text));
+  }
+  return seconds;
+}
+
 RankOptions rank_options() {
   RankOptions options;
+  options.timeout_seconds = patience();
   if (const char* host = std::getenv("MESHARD_HOST_ID")) options.host = host;
   return options;
 }
@@ -114,7 +126,7 @@ std::span<Communicator* const> Job::devices(int64_t devices, bool lockstep, cons
                                 size_ == 1 ? "rank is" : "ranks are", devices, start_text(devices)));
   }
   if (backend != nullptr && world_) {
-    const NcclOptions options{.abort = [this](int status) { world_->abort(status); }};
+    const NcclOptions options{.timeout_seconds = patience(), .abort = [this](int status) { world_->abort(status); }};
     const bool nccl = nccl_available() && backend->kind() == "cuda";
     between_ = nccl ? nccl_communicator(*world_, *backend, options) : staged_communicator(*world_, *backend);
     devices_.push_back(between_.get());

@@ -22,7 +22,8 @@ class Job {
  public:
   // Ranks as the launcher's environment says: those by which ranks meet without MPI (launch/meeting.h), Open MPI's, PMIx's,
   // Slurm's variables; 0 of 1 without any. Ranks of one machine with different MESHARD_HOST_ID behave as on two.
-  // UserError, on all ranks: they do not run the same program.
+  // MESHARD_TIMEOUT: the seconds that a rank waits for others in one call before it says where it stands and ends the job;
+  // 60, and 0 is for ever. UserError, on all ranks: they do not run the same program.
   Job(int* argc, char*** argv);
   ~Job();
   Job(const Job&) = delete;

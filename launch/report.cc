@@ -8,9 +8,11 @@
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <sstream>
 #include <thread>
 
+#include "meshard/backend/measure.h"
 #include "meshard/kernels/machine.h"
 
 namespace meshard {
@@ -94,12 +96,13 @@ bool report_communication(Job& job, std::span<Communicator* const> devices, cons
   return equal;
 }
 
-void report_steps(Job& job, const Profile& profile, const Executor& run, int threads, double flops_per_step) {
+void report_steps(Job& job, const Profile& profile, const Executor& run, std::span<const double> captured, int threads, double flops_per_step,
+                  Backend* backend, Dtype dtype) {
   double exposed = 0;
   for (const Profile::Line& line : profile.lines()) exposed += line.collective ? line.seconds : 0;
   rusage use{};
   getrusage(RUSAGE_SELF, &use);  // before the measurement takes memory of its own
-  const MachineBounds mine = measure_machine({.threads = threads});
+  const MachineBounds mine = backend != nullptr ? measure_backend(*backend, dtype) : measure_machine({.threads = threads});
   const double runs = static_cast<double>(std::max<int64_t>(1, profile.runs()));
   double matmul = 0, copy = 0, least = INFINITY, most = 0;
   int64_t resident = 0;
@@ -115,18 +118,22 @@ void report_steps(Job& job, const Profile& profile, const Executor& run, int thr
     resident = std::max(resident, kib * 1024);
   }
   if (!job.first() || profile.runs() == 0) return;
-  const double step = profile.seconds() / runs;
-  fmt::print("time of a step on {}, mean of {}: {:.2f} ms\n{}", run.devices() > 1 ? "all devices in turn" : "device 0", profile.runs(), 1e3 * step,
-             profile.table());
+  double step = profile.seconds() / runs;
+  fmt::print("time of a step on {}, mean of {}{}: {:.2f} ms\n{}", run.devices() > 1 ? "all devices in turn" : "device 0", profile.runs(),
+             backend != nullptr ? ", each op waited for" : "", 1e3 * step, profile.table());
+  if (!captured.empty()) {
+    step = std::accumulate(captured.begin(), captured.end(), 0.0) / static_cast<double>(captured.size());
+    fmt::print("  as a graph, mean of {}: {:.2f} ms\n", captured.size(), 1e3 * step);
+  }
   if (job.size() > 1) fmt::print("  exposed communication of a step: {:.2f} ms to {:.2f} ms, by rank\n", 1e3 * least, 1e3 * most);
   int64_t allocated = 0, planned = 0;
   for (int d = 0; d < run.devices(); ++d) {
     allocated = std::max(allocated, run.allocated_bytes(d));
     planned = std::max(planned, run.memory(d).peak_bytes());
   }
-  fmt::print("  {:.4g} GFLOP/s over the whole step: {:.0f} % of the {:.4g} that a plain matrix product reaches here; a copy moves {:.1f} GB/s\n"
+  fmt::print("  {:.4g} GFLOP/s over the whole step: {:.0f} % of the {:.4g} that a plain {} product reaches here; a copy moves {:.1f} GB/s\n"
              "  memory of a device: planned {}, allocated {}; the largest process has held {}\n",
-             flops_per_step / step * 1e-9, 100 * flops_per_step / step / matmul, matmul * 1e-9, copy * 1e-9, bytes_text(planned), bytes_text(allocated),
+             flops_per_step / step * 1e-9, 100 * flops_per_step / step / matmul, matmul * 1e-9, backend != nullptr ? name(dtype) : "matrix", copy * 1e-9, bytes_text(planned), bytes_text(allocated),
              bytes_text(resident));
 }
 

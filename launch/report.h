@@ -25,8 +25,11 @@ std::string log_header(const ModelConfig& model, const Plan& plan, const Compile
 bool report_communication(Job& job, std::span<Communicator* const> devices, const Bill& bill, int64_t steps, int64_t received);
 
 // Where the time and the memory of the steps went, against what this machine can do, measured here by all processes at the
-// same time. Rank 0 prints its own times and everybody's communication. Collective over the job.
-void report_steps(Job& job, const Profile& profile, const Executor& run, int threads, double flops_per_step);
+// same time. Rank 0 prints its own times and everybody's communication. Collective over the job. On a `backend` (else null)
+// its bounds are those of products of `dtype` there, and `captured` has the seconds of steps that ran as graphs; the
+// profile's are longer, since each op was waited for.
+void report_steps(Job& job, const Profile& profile, const Executor& run, std::span<const double> captured, int threads, double flops_per_step,
+                  Backend* backend, Dtype dtype);
 
 // Control bytes and broken UTF-8 shown as "\x1b": a sample must not drive a terminal.
 std::string printable(const std::string& bytes);

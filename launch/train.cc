@@ -252,9 +252,12 @@ int train(Job& job, const TrainOptions& o) {
     std::fflush(stdout);
   }
 
-  // The first steps touch memory for the first time.
-  const int64_t warm = o.steps > 4 ? 2 : 0;
-  Profile profile(*e, {.events_from = warm, .events_until = o.trace.empty() ? 0 : warm + o.trace_steps, .sums_from = warm});
+  // The first steps touch memory for the first time. A step that is captured as a graph has no ops to time: some are made op
+  // by op before.
+  const int64_t warm = o.steps > 4 ? 2 : 0, traced = o.trace.empty() ? 0 : o.trace_steps;
+  const bool graphs = o.compile.backend != nullptr && o.graph;
+  const int64_t profiled = graphs ? std::min(o.steps, warm + std::max<int64_t>(traced, warm > 0 ? 2 : 1)) : o.steps;
+  Profile profile(*e, {.events_from = warm, .events_until = warm + traced, .sums_from = warm});
   e->set_profile(&profile);
   const int64_t tokens_per_step = o.batch * o.seq;
   Progress progress(o.steps, tokens_per_step, job.first());
@@ -262,27 +265,36 @@ int train(Job& job, const TrainOptions& o) {
   const int64_t received_before = devices[0]->received_bytes();
   bool stopped = false;
   int64_t done = 0, runs_again = 0;
+  std::vector<double> captured;  // seconds of the steps that were replayed
+  auto batch = text.train_batch(o.seed, 0, o.batch, o.seq);
   job.stop_on_signals();
   for (; done < o.steps && !stopped; ++done) {
-    feed(*e, step.global, text.train_batch(o.seed, done, o.batch, o.seq));
+    if (done == profiled) e->set_profile(nullptr);
+    feed(*e, step.global, batch);
     const double rate = learning_rate(done, o.schedule);
     e->set_scalar("rate", rate);
     e->set_scalar("step", static_cast<double>(done + 1));
     const int64_t before = devices[0]->received_bytes();
     e->run();
+    // A backend works while the host makes the next batch.
+    if (done + 1 < o.steps) batch = text.train_batch(o.seed, done + 1, o.batch, o.seq);
     const int64_t received_in_step = devices[0]->received_bytes() - before;
-    const auto scalar = [&](const char* name) { return std::isnan(e->scalar(name)) ? NAN : e->scalar(name); };  // without its sign
+    const auto scalar = [&](const char* name) {
+      const double value = e->scalar(name);
+      return std::isnan(value) ? NAN : value;  // without its sign
+    };
     const double loss = scalar("loss"), grad_norm = scalar("grad_norm");
     const bool skipped = !std::isfinite(loss) || !std::isfinite(grad_norm);
     if (skipped && !o.optimizer.loss_scale) end_not_finite(job, *e, done, loss, grad_norm);
     if (skipped) {
       e->set_profile(nullptr);
       report_skipped(job, *e, *state, done, loss, grad_norm);
-      e->set_profile(&profile);
+      if (done < profiled) e->set_profile(&profile);
       ++runs_again;
     }
     losses.push_back(loss);
     const double seconds = progress.step(done, loss, grad_norm, rate);
+    if (done > profiled + 1) captured.push_back(seconds);  // the one before was captured, and the one before that began without
     if (log.is_open()) {
       Json line{{"step", done + 1}, {"loss", loss}, {"grad_norm", grad_norm}, {"learning_rate", rate}, {"step_seconds", seconds},
                 {"tokens_per_second", static_cast<double>(tokens_per_step) / seconds},
@@ -299,7 +311,8 @@ int train(Job& job, const TrainOptions& o) {
   progress.finish();
   if (!o.trace.empty()) write_trace(job, profile, devices, step.bill.mesh.str(), trace);
   // Who was told to stop has little time: launchers kill soon after they ask.
-  if (!stopped) report_steps(job, profile, *e, o.threads, flops_per_token * static_cast<double>(tokens_per_step));
+  if (!stopped) report_steps(job, profile, *e, captured, o.threads, flops_per_token * static_cast<double>(tokens_per_step), o.compile.backend,
+               o.compile.mixed ? o.compile.mixed->narrow : o.dtype);
   e.reset();  // validation, sample and comparison each take its memory in turn
   if (o.optimizer.loss_scale && job.first()) {
     fmt::print("loss scale {:.6g} at the end, {:.0f} of {} steps skipped\n", state_number(*state, "loss_scale"), state_number(*state, "loss_scale.skipped"), done);

@@ -208,12 +208,21 @@ struct Executor::Device {
     *reinterpret_cast<int32_t*>(counter) = static_cast<int32_t>(round);
   }
 
+  // Waits for all steps that are on their way, of which any may have failed.
+  void settle() const {
+    try {
+      backend->synchronize(Backend::compute);
+    } catch (const InternalError& e) {
+      throw InternalError(fmt::format("{}; a run without graphs (--no-graph) waits for each op and names it", e.what()));
+    }
+  }
+
   // Where the host writes and reads a value: a backend's through copies.
   std::byte* staging(int v) {
     if (backend == nullptr) return values[static_cast<size_t>(v)];
     feeding.resize(plan.flat.values.size());
     if (feeding[static_cast<size_t>(v)]) {
-      backend->synchronize(Backend::compute);
+      settle();
       feeding.assign(feeding.size(), false);
     }
     return pinned + plan.memory.values[static_cast<size_t>(v)].offset;
@@ -230,8 +239,10 @@ struct Executor::Device {
     View view{values[static_cast<size_t>(v)], value.type.dtype, value.local};
     if (backend == nullptr) return view;
     Buffer& copy = copies.try_emplace(v, view.bytes()).first->second;
+    // A copy to pageable memory waits for the stream where nobody watches: what may never come must be waited for before.
+    settle();
     backend->copy(copy.data(), view.data, view.bytes(), Backend::compute);
-    backend->synchronize(Backend::compute);
+    settle();
     view.data = copy.data();
     return view;
   }
@@ -445,7 +456,7 @@ void Executor::run_steps() {
     if constexpr (!profiled) return work();
     const int64_t begin = Profile::now();
     work();
-    if (backend_ != nullptr) backend_->synchronize(Backend::compute);
+    if (backend_ != nullptr) check_step(step);
     profile_->add(static_cast<int>(device), static_cast<int>(step), phase, begin, Profile::now());
   };
   const std::vector<FlatStep>& steps = devices_.front()->plan.flat.steps;

@@ -38,6 +38,10 @@
 #define MESHARD_BODY __device__
 #else
 #define MESHARD_BODY
+// What the host does with a kernel that is put on a stream: at once, all of it. tests/cuda/fake puts it there.
+#ifndef MESHARD_LAUNCH
+#define MESHARD_LAUNCH(stream, ...) (__VA_ARGS__)()
+#endif
 #endif
 
 namespace meshard::MESHARD_DEVICE {
@@ -184,18 +188,24 @@ class Team {
 
 template <class Body>
 void run_points(int64_t n, const Body& body, void* stream) {
-  for (int64_t i = 0; i < n; ++i) body(backwards(stream) ? n - 1 - i : i);
+  if (n == 0) return;
+  MESHARD_LAUNCH(stream, [=] {
+    for (int64_t i = 0; i < n; ++i) body(backwards(stream) ? n - 1 - i : i);
+  });
 }
 
 template <class Body>
 void run_teams(int64_t teams, int threads, int64_t bytes, const Body& body, void* stream) {
+  if (teams == 0) return;
   MESHARD_CHECK(bytes <= kSharedBytes && threads <= kTeamMost, "a team is too large");
-  std::vector<double> memory(static_cast<size_t>(bytes + 7) / 8);
-  for (int64_t i = 0; i < teams; ++i) {
-    if (!memory.empty()) std::memset(memory.data(), 0xff, memory.size() * sizeof(double));  // as on a GPU: anything
-    body(Team(backwards(stream) ? teams - 1 - i : i, threads, backwards(stream),
-              reinterpret_cast<std::byte*>(memory.data())));
-  }
+  MESHARD_LAUNCH(stream, [=] {
+    std::vector<double> memory(static_cast<size_t>(bytes + 7) / 8);
+    for (int64_t i = 0; i < teams; ++i) {
+      if (!memory.empty()) std::memset(memory.data(), 0xff, memory.size() * sizeof(double));  // as on a GPU: anything
+      body(Team(backwards(stream) ? teams - 1 - i : i, threads, backwards(stream),
+                reinterpret_cast<std::byte*>(memory.data())));
+    }
+  });
 }
 
 #endif
