@@ -168,6 +168,7 @@ Dtype dtype_of(ncclDataType_t type) {
     case ncclFloat64: return Dtype::f64;
     case ncclFloat32: return Dtype::f32;
     case ncclInt32: return Dtype::i32;
+    case ncclFloat16: return Dtype::f16;
     default: return Dtype::bf16;
   }
 }
