@@ -60,6 +60,12 @@ std::vector<Flag> reshard_flags() {
           {Flag::integer, "ranks-per-host", "N", "consecutive ranks that share a host, for the time; all of them otherwise", 1, 1 << 24}};
 }
 
+// Before a backend goes, errors or not.
+struct DropDevices {
+  Job& job;
+  ~DropDevices() { job.drop_devices(); }
+};
+
 int run_train(Job& job, std::span<const std::string> words) {
   TrainOptions o;
   std::string error, device = "cpu";
@@ -95,10 +101,7 @@ int run_train(Job& job, std::span<const std::string> words) {
   const std::unique_ptr<Backend> backend = open_device(job, device, share);
   o.compile.backend = backend.get();
   allow_tf32(o.tf32);
-  const struct Drop {
-    Job& job;
-    ~Drop() { job.drop_devices(); }  // before the backend goes, errors or not
-  } drop{job};
+  const DropDevices drop{job};
   return train(job, o);
 }
 
@@ -152,23 +155,37 @@ std::vector<Flag> bench_flags() {
   return {{Flag::integer, "threads", "N", "of each kernel; default: the cores, shared by the ranks of the host", 1, 4096},
           {Flag::number, "seconds", "X", "for each figure, at least; 0.2 otherwise", 0, 1e3},
           {Flag::text, "only", "kernels|collectives|hosts", "one of the tables; hosts: what crosses between them", 0, 0, {"kernels", "collectives", "hosts"}},
+          {Flag::text, "match", "TEXT", "only kernels of ops with this in their name"},
+          {Flag::integer, "largest", "BYTES", "no collectives of larger values", 1, 1e15},
+          {Flag::text, "device", "cpu|cuda|emulated", "whose kernels and collectives", 0, 0, {"cpu", "cuda", "emulated"}},
+          {Flag::text, "sizes", "small|large", "blocks as a processor or a GPU gets them; large with --device cuda otherwise", 0, 0, {"small", "large"}},
+          {Flag::boolean, "share-gpu", "", "with --device cuda: more ranks than GPUs may run on a host"},
           {Flag::text, "json", "FILE", "write the figures as JSON"}};
 }
 
 int run_bench(Job& job, std::span<const std::string> words) {
   BenchOptions o;
-  std::string error;
+  std::string error, device = "cpu";
+  bool share = false;
   try {
     const Args args = Args::parse(words, bench_flags());
     no_positional(args);
     o.threads = threads_of(args, job);
     o.seconds = args.number("seconds", 0.2);
     o.only = args.text("only");
+    o.match = args.text("match");
+    o.largest = args.integer("largest", o.largest);
+    device = args.text("device", "cpu");
+    o.large = args.text("sizes", device == "cuda" ? "large" : "small") == "large";
+    share = args.has("share-gpu");
     o.json = args.text("json");
   } catch (const UserError& e) {
     error = e.what();
   }
   job.agree(error);
+  const std::unique_ptr<Backend> backend = open_device(job, device, share);
+  o.backend = backend.get();
+  const DropDevices drop{job};
   return bench(job, o);
 }
 

@@ -20,11 +20,11 @@ fail() {
   echo "FAILED: $*"
 }
 
-# Runs a command within 30 seconds: its status in $status, what it printed in the files out and err. mpirun's own words about
+# Runs a command within 30 seconds (or $patience): its status in $status, what it printed in the files out and err. mpirun's own words about
 # a rank's status are left out of err.
 run() {
   checks=$((checks + 1))
-  timeout -k 1 30 "$@" > out 2> err.all
+  timeout -k 1 "${patience:-30}" "$@" > out 2> err.all
   status=$?
   grep -av -e '^-*$' -e '^Primary job' -e '^a non-zero exit' -e '^mpi[a-z]* detected' -e '^the job to be' -e '^  Process name:' \
     -e '^  Exit code:' err.all > err

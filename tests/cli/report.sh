@@ -29,6 +29,10 @@ printed "in a product of 2048 x 2048 x 2048"
 json bench.json 'j["version"] == 1 and j["matmul_flops"] > 1e8 and j["copy_bytes"] > 1e7'
 json bench.json 'len(j["kernels"]) == 21 and all(k["seconds"] > 0 and k["bound_seconds"] > 0 and k["bytes"] > 0 for k in j["kernels"])'
 json bench.json 'j["kernels"][0]["flops"] == 2 * 1024 * 768 * 3072'
+wants 0 "$meshard" bench --seconds 0 --device emulated --match layer_norm --json bench.json
+json bench.json 'j["device"] == "an emulated device" and [k["op"] for k in j["kernels"]] == ["layer_norm", "layer_norm_vjp"]'
+refused "--match norms: no kernel's op has that in its name; there are adamw, add, attention, attention_vjp, convert, cross_entropy, cross_entropy_vjp, einsum, embedding, gelu, gelu_vjp, layer_norm, layer_norm_vjp" \
+  "$meshard" bench --match norms
 refused "--only collectives: one process has nobody to talk to; start more, as with mpirun -n 2 meshard bench" "$meshard" bench --only collectives
 refused "cannot write none/bench.json; check the folder and its permissions" "$meshard" bench --json none/bench.json
 finish

@@ -107,7 +107,10 @@ else
 fi
 
 if [[ -z $quick ]]; then
+  check 'kernels against the device' 'attention' "$meshard" bench --device cuda --json "$logs/bench.json"
+  cat "$logs/kernels_against_the_device" 2>/dev/null
   big=("$meshard" train --text "$text" --validate 0 --device cuda --steps 20)
+  check 'gpt-124m, bf16, batch 32 x 1024' 'tokens/s|tok/s' "${big[@]}" --model gpt-124m --batch 32 --seq 1024 --dtype bf16
   check 'gpt-124m, f32, batch 4 x 512' 'tokens/s|tok/s' "${big[@]}" --model gpt-124m --batch 4 --seq 512
   check 'gpt-124m, f32, batch 4 x 512, no graph' 'tokens/s|tok/s' "${big[@]}" --model gpt-124m --batch 4 --seq 512 --no-graph
 fi

@@ -23,7 +23,7 @@ using namespace meshard;
 
 constexpr int kMost = 16;  // ranks
 constexpr int kSplits = 64;
-constexpr size_t kRing = 16 << 10;
+constexpr size_t kRing = 256 << 10;
 
 struct Ring {
   std::atomic<uint64_t> put, got;

@@ -225,22 +225,17 @@ class Device {
     return put(stream, std::move(entry));
   }
 
-  // cudaErrorNotReady: there is something left.
-  cudaError_t query(cudaStream_t stream) {
+  // cudaErrorNotReady: there is something left, after some was done.
+  cudaError_t query(cudaStream_t stream, bool wait = false) {
     if (capturing(stream)) return break_capture(cudaErrorStreamCaptureUnsupported);
     if (sticky_ != cudaSuccess) return sticky_;
     const Line& line = lines_[stream->number];
     if (line.done == line.put) return cudaSuccess;
-    work();
+    work([&] { return !wait || line.done == line.put; });
     if (sticky_ != cudaSuccess) return sticky_;
     return line.done == line.put ? cudaSuccess : cudaErrorNotReady;
   }
-  cudaError_t synchronize(cudaStream_t stream) {
-    while (true) {
-      const cudaError_t status = query(stream);
-      if (status != cudaErrorNotReady) return status;
-    }
-  }
+  cudaError_t synchronize(cudaStream_t stream) { return query(stream, true); }
 
   void count_kernel() {
     if (++kernels_ == fails_) {
@@ -290,15 +285,18 @@ class Device {
     }
     return moved;
   }
-  void work() {
+  // The device's turns, at least one, until `enough`.
+  template <class Enough>
+  void work(const Enough& enough) {
     for (const auto& [memory, bytes] : blocks_) mprotect(memory, bytes, PROT_READ | PROT_WRITE);
-    const bool moved = advance(lines_);
+    do {
+      if (!advance(lines_)) usleep(20);  // another process has to do something
+    } while (sticky_ == cudaSuccess && !enough());
     for (const auto& [memory, bytes] : blocks_) mprotect(memory, bytes, PROT_NONE);
-    if (!moved) usleep(20);  // another process has to do something
   }
   void finish_all() {
-    const auto open = [this] { return std::any_of(lines_.begin(), lines_.end(), [](const Line& l) { return l.done < l.put; }); };
-    while (sticky_ == cudaSuccess && open()) work();
+    const auto done = [this] { return std::none_of(lines_.begin(), lines_.end(), [](const Line& l) { return l.done < l.put; }); };
+    if (sticky_ == cudaSuccess && !done()) work(done);
   }
 
   std::map<char*, size_t> blocks_, pinned_;
