@@ -99,6 +99,8 @@ inline PrepareFn find_mixed_kernel(PrepareFn reference) {
   return pair.mixed ? pair.device : nullptr;
 }
 
+constexpr DeviceKernels kDeviceKernels = {find_kernel, copy_box, fold, store_number_at, find_mixed_kernel};
+
 }  // namespace meshard::MESHARD_DEVICE
 
 #endif  // MESHARD_KERNELS_DEVICE_TABLE_INL_H

@@ -11,9 +11,7 @@
 namespace meshard {
 
 const DeviceKernels* emulated_kernels() {
-  static constexpr DeviceKernels kernels = {emulated::find_kernel, emulated::copy_box, emulated::fold,
-                                            emulated::store_number_at, emulated::find_mixed_kernel};
-  return &kernels;
+  return &emulated::kDeviceKernels;
 }
 
 namespace {
