@@ -9,11 +9,12 @@
 #include <cstring>
 #include <iterator>
 
+#include "meshard/base/large_pages.h"
+
 namespace meshard {
 namespace {
 
 constexpr int64_t kPage = 4096;
-constexpr int64_t kLargePage = int64_t{2} << 20;
 constexpr int kCollapse = 25;  // MADV_COLLAPSE of Linux 6.1; an older one answers that it does not know it
 
 std::atomic<SharedHeap*> the_heap{nullptr};
@@ -33,24 +34,13 @@ bool SharedHeap::open() {
       close(file);
       return false;
     }
-    // Large pages begin at multiples of their size in the file and in memory.
-    const auto reserved = static_cast<size_t>(bytes + kLargePage);
-    void* room = mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (room == MAP_FAILED) {
-      close(file);
-      return false;
-    }
-    auto at = reinterpret_cast<uintptr_t>(room);
-    at = (at + kLargePage - 1) / kLargePage * kLargePage;
-    void* begin = mmap(reinterpret_cast<void*>(at), static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
-                       MAP_SHARED | MAP_FIXED | MAP_NORESERVE, file, 0);
-    if (begin == MAP_FAILED) {
-      munmap(room, reserved);
+    std::byte* begin = map_at_large_page(file, bytes);
+    if (begin == nullptr) {
       close(file);
       return false;
     }
     // Lives as long as the process: so may buffers.
-    the_heap = new SharedHeap(file, static_cast<std::byte*>(begin), bytes);
+    the_heap = new SharedHeap(file, begin, bytes);
     return true;
   }();
   return opened;

@@ -12,11 +12,11 @@
 #include <string>
 
 #include "meshard/base/error.h"
+#include "meshard/base/large_pages.h"
 
 namespace meshard {
 namespace {
 
-constexpr int64_t kLargePage = int64_t{2} << 20;
 // So many large pages of a rank stay mapped. Dropping and finding them again costs next to nothing.
 constexpr size_t kMostMapped = 8;
 
@@ -48,28 +48,14 @@ std::byte* map_heap(const ProcessMemory::Process& process) {
   const std::string name = fmt::format("/proc/{}/fd/{}", process.id, process.heap_file);
   const int file = open(name.c_str(), O_RDWR | O_CLOEXEC);
   if (file < 0) return nullptr;
-  // At a multiple of the size of large pages, as in the file.
-  const auto bytes = static_cast<size_t>(process.heap_bytes);
-  void* begin = MAP_FAILED;
-  void* room = mmap(nullptr, bytes + kLargePage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (room != MAP_FAILED) {
-    auto at = (reinterpret_cast<uintptr_t>(room) + kLargePage - 1) / kLargePage * kLargePage;
-    begin = mmap(reinterpret_cast<void*>(at), bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, file, 0);
-    const auto from = reinterpret_cast<uintptr_t>(room);
-    if (begin == MAP_FAILED) {
-      munmap(room, bytes + kLargePage);
-    } else {
-      if (at > from) munmap(room, at - from);
-      if (at - from < kLargePage) munmap(reinterpret_cast<void*>(at + bytes), from + kLargePage - at);
-    }
-  }
+  std::byte* begin = map_at_large_page(file, process.heap_bytes);
   close(file);
-  if (begin == MAP_FAILED) return nullptr;
+  if (begin == nullptr) return nullptr;
   // A process of the same number elsewhere would have another heap.
   uint64_t value = 0;
   std::memcpy(&value, begin, sizeof value);
-  if (value == process.value) return static_cast<std::byte*>(begin);
-  munmap(begin, bytes);
+  if (value == process.value) return begin;
+  munmap(begin, static_cast<size_t>(process.heap_bytes));
   return nullptr;
 }
 

@@ -34,8 +34,8 @@ void check_name(std::string_view name, const Place& place) {
       place, fmt::format("\"{}\" is no name; a name is words of letters, digits and _ with dots between them", name));
 }
 
-const Type& Value::type() const { return builder_->function().value(id_).type; }
-const std::string& Value::name() const { return builder_->function().value(id_).name; }
+Type Value::type() const { return builder_->function().value(id_).type; }
+std::string Value::name() const { return builder_->function().value(id_).name; }
 
 Value Value::named(std::string_view name) const {
   Function& f = builder_->function();

@@ -34,9 +34,10 @@ class Value {
   explicit operator bool() const { return builder_ != nullptr; }
   ValueId id() const { return id_; }
   Builder& builder() const { return *builder_; }
-  const Type& type() const;
-  const Shape& shape() const { return type().shape; }
-  const std::string& name() const;
+  // Copies: what a function keeps moves when it gets further values.
+  Type type() const;
+  Shape shape() const { return type().shape; }
+  std::string name() const;
   // Names the value, as plans and printed programs call it. A name taken already in the function gets ".1", ".2"
   // appended. The first result of an op hands its name on to the further ones (X.rstd). Parameters and results of calls
   // have the name that the function's header and the callee give them: UserError.
