@@ -351,7 +351,8 @@ Value pool(std::string_view op, const Value& x, const PoolOptions& o, const Wher
 Value conv(Value x, Value weights, const ConvOptions& options, Where where) {
   const int rank = x && weights ? x.shape().rank() : 0;
   if ((rank != 3 && rank != 4) || weights.shape().rank() != rank) return emit_one("conv", {x, weights}, where);
-  const std::span<const int64_t> window(weights.shape().dims.data(), static_cast<size_t>(rank) - 2);
+  const Shape sizes = weights.shape();
+  const std::span<const int64_t> window(sizes.dims.data(), static_cast<size_t>(rank) - 2);
   Attributes a = spatial(x, options, window);
   if (options.groups != 1) a.set("groups", options.groups);
   return emit_one("conv", {x, weights}, where, std::move(a));
