@@ -1,47 +1,34 @@
 #include "meshard/backend/measure.h"
 
 #include <algorithm>
-#include <chrono>
+#include <functional>
 
 #include "meshard/kernels/reference/reference.h"
 
 namespace meshard {
 namespace {
 
-// The best of several turns is the device; the others are what else it was doing.
-template <class Work>
-double best_seconds(Backend& backend, const Work& work) {
-  using Clock = std::chrono::steady_clock;
-  constexpr int kTurns = 4;
-  double best = 1e30;
-  for (int i = 0; i < kTurns; ++i) {
-    const Clock::time_point begin = Clock::now();
+double seconds_of(Backend& backend, const std::function<void()>& work) {
+  return best_seconds({}, [&] {
     work();
     backend.synchronize(Backend::compute);
-    const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
-    if (i > 0) best = std::min(best, seconds);
-  }
-  return best;
+  });
 }
 
 double product_flops(Backend& backend, Dtype dtype, int64_t n) {
   const Type type{dtype, {n, n}};
-  KernelSpec spec;
-  spec.factors = {{"i", n, n}, {"j", n, n}, {"k", n, n}};
-  spec.operands = {{type, {{0}, {2}}, {}, {}}, {type, {{2}, {1}}, {}, {}}};
-  spec.results = {{type, {{0}, {1}}, {}, {}}};
-  const Prepared product = backend.kernels().find(reference::einsum)(spec);
+  const Prepared product = backend.kernels().find(reference::einsum)(square_product(dtype, n));
   const Memory a(&backend, type.bytes()), b(&backend, type.bytes()), y(&backend, type.bytes()), scratch(&backend, product.workspace_bytes);
   void* const operands[] = {a.data(), b.data()};
   void* const results[] = {y.data()};
   const KernelCall call{operands, results, scratch.data()};
-  const double seconds = best_seconds(backend, [&] { backend.run(product, call, Backend::compute); });
+  const double seconds = seconds_of(backend, [&] { backend.run(product, call, Backend::compute); });
   return 2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n) / seconds;
 }
 
 double copied_bytes(Backend& backend, int64_t bytes) {
   const Memory from(&backend, bytes), to(&backend, bytes);
-  return 2.0 * static_cast<double>(bytes) / best_seconds(backend, [&] { backend.copy(to.data(), from.data(), bytes, Backend::compute); });
+  return 2.0 * static_cast<double>(bytes) / seconds_of(backend, [&] { backend.copy(to.data(), from.data(), bytes, Backend::compute); });
 }
 
 }  // namespace

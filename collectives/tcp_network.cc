@@ -113,8 +113,8 @@ class TcpNetwork : public Network {
         missing = true;
         continue;
       }
-      moved = push(r) || moved;
-      moved = pull(r) || moved;
+      moved = carry(r, true) || moved;
+      moved = carry(r, false) || moved;
     }
     if (missing) take_calls();
     return moved;
@@ -139,40 +139,24 @@ class TcpNetwork : public Network {
     return 0;
   }
 
-  bool push(size_t r) {
-    Peer& p = peers_[r];
+  // Moves what can be moved at once of the messages to or from rank r, in order; whether that was anything.
+  bool carry(size_t r, bool out) {
+    std::deque<Transfer>& transfers = out ? peers_[r].sends : peers_[r].receives;
     bool moved = false;
-    while (!p.sends.empty()) {
-      Transfer& t = p.sends.front();
+    while (!transfers.empty()) {
+      Transfer& t = transfers.front();
       while (!t.complete()) {
-        const int64_t n = step(r, t, true);
+        const int64_t n = step(r, t, out);
         if (n == 0) return moved;
         t.done += n;
         moved = true;
-      }
-      p.sends.pop_front();
-      open_ -= 1;
-    }
-    return moved;
-  }
-
-  bool pull(size_t r) {
-    Peer& p = peers_[r];
-    bool moved = false;
-    while (!p.receives.empty()) {
-      Transfer& t = p.receives.front();
-      while (!t.complete()) {
-        const int64_t n = step(r, t, false);
-        if (n == 0) return moved;
-        t.done += n;
-        moved = true;
-        if (t.done == Transfer::kHead && t.length != t.bytes) {
+        if (!out && t.done == Transfer::kHead && t.length != t.bytes) {
           throw InternalError(fmt::format("rank {} sends rank {} a message of {} bytes where {} are expected: the ranks make different calls", r,
                                           rank_, t.length, t.bytes));
         }
       }
-      arrived_ += t.bytes;
-      p.receives.pop_front();
+      if (!out) arrived_ += t.bytes;
+      transfers.pop_front();
       open_ -= 1;
     }
     return moved;

@@ -17,36 +17,14 @@ namespace {
 
 double wall_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-// The best of several turns is the machine; the others are what else it was doing.
-template <class Work>
-double best_seconds(const MeasureOptions& o, const Work& work) {
-  constexpr int kTurns = 6;
-  double best = 1e30;
-  for (int i = 0; i < kTurns; ++i) {
-    if (o.together) o.together();
-    const double begin = o.seconds ? o.seconds() : wall_seconds();
-    work();
-    const double taken = (o.seconds ? o.seconds() : wall_seconds()) - begin;
-    if (i > 0) best = std::min(best, taken);  // pages and threads come with the first turn
-  }
-  return best;
-}
-
 double matmul_flops(const MeasureOptions& o) {
-  KernelSpec spec;
+  int64_t n = 2048;
+  KernelSpec spec = square_product(Dtype::f32, n);
   spec.threads = o.threads;
-  const auto square = [&](int64_t n) {
-    const Type type{Dtype::f32, {n, n}};
-    spec.factors = {{"i", n, n}, {"j", n, n}, {"k", n, n}};
-    spec.operands = {{type, {{0}, {2}}, {}, {}}, {type, {{2}, {1}}, {}, {}}};
-    spec.results = {{type, {{0}, {1}}, {}, {}}};
-    return n;
-  };
-  int64_t n = square(2048);
   Prepared product = cpu::einsum(spec);
   if (!product.run) {  // built without such a library: what plain loops do
-    n = square(128);
-    product = reference::einsum(spec);
+    n = 128;
+    product = reference::einsum(square_product(Dtype::f32, n));
   }
   const Type type{Dtype::f32, {n, n}};
   Buffer a(type.bytes()), b(type.bytes()), y(type.bytes()), scratch(product.workspace_bytes);
@@ -74,6 +52,28 @@ double copy_bytes(const MeasureOptions& o) {
 }
 
 }  // namespace
+
+double best_seconds(const MeasureOptions& o, const std::function<void()>& work) {
+  constexpr int kTurns = 6;
+  double best = 1e30;
+  for (int i = 0; i < kTurns; ++i) {
+    if (o.together) o.together();
+    const double begin = o.seconds ? o.seconds() : wall_seconds();
+    work();
+    const double taken = (o.seconds ? o.seconds() : wall_seconds()) - begin;
+    if (i > 0) best = std::min(best, taken);
+  }
+  return best;
+}
+
+KernelSpec square_product(Dtype dtype, int64_t n) {
+  const Type type{dtype, {n, n}};
+  KernelSpec spec;
+  spec.factors = {{"i", n, n}, {"j", n, n}, {"k", n, n}};
+  spec.operands = {{type, {{0}, {2}}, {}, {}}, {type, {{2}, {1}}, {}, {}}};
+  spec.results = {{type, {{0}, {1}}, {}, {}}};
+  return spec;
+}
 
 MachineBounds measure_machine(const MeasureOptions& options) { return {matmul_flops(options), copy_bytes(options)}; }
 

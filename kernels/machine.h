@@ -9,6 +9,8 @@
 
 #include <functional>
 
+#include "meshard/kernels/kernel.h"
+
 namespace meshard {
 
 struct MachineBounds {
@@ -23,5 +25,10 @@ struct MeasureOptions {
 };
 
 MachineBounds measure_machine(const MeasureOptions& options);
+
+// How it measures, for who measures another kind of device (backend/measure.h): the shortest of several turns, the first,
+// in which pages and threads come, left out; and a product of n x n matrices.
+double best_seconds(const MeasureOptions& options, const std::function<void()>& work);
+KernelSpec square_product(Dtype dtype, int64_t n);
 
 }  // namespace meshard

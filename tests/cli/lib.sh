@@ -65,6 +65,30 @@ printed() { grep -qF -- "$1" "${2:-out}" || fail "no \"$1\" in ${2:-the output}:
 # json FILE EXPRESSION: the file is JSON, and the Python expression over it, called j, is true.
 json() { python3 -c 'import json, sys; j = json.load(open(sys.argv[1])); assert eval(sys.argv[2]), j' "$1" "$2" 2> json.err || fail "$1: $2: $(tail -n 1 json.err)"; }
 
+# begin COMMAND...: a training run in the background, its process in $pid, until it has made some steps.
+begin() {
+  checks=$((checks + 1))
+  rm -f log.jsonl
+  "$@" --log log.jsonl > out 2> err &
+  pid=$!
+  for ((i = 0; i < 300; ++i)); do
+    [[ -e log.jsonl && $(wc -l < log.jsonl) -ge 3 ]] && break
+    sleep 0.1
+  done
+}
+
+# ends STATUS WHAT: what was begun ends with this status within 15 seconds.
+ends() {
+  for ((i = 0; i < 150; ++i)); do
+    kill -0 "$pid" 2> kill.err || break
+    sleep 0.1
+  done
+  kill -KILL "$pid" 2> kill.err && fail "$2 did not end"
+  wait "$pid"
+  status=$?
+  [[ $status == "$1" ]] || fail "$2 ended with status $status, not $1: $(tail -n 5 out err | cut -c 1-300)"
+}
+
 finish() {
   echo "$checks commands, $failed checks failed"
   [[ $failed == 0 ]]

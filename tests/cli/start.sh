@@ -74,30 +74,10 @@ refused 'MESHARD_RANK="-1": a whole number from 0 on is wanted' env MESHARD_REND
 
 # A rank that dies in the middle of a step is named, and all end.
 long=("$meshard" train "${small[@]}" --text text --steps 1000000000)
-begin() {  # begin COMMAND...: in the background, until it has made some steps
-  checks=$((checks + 1))
-  rm -f log.jsonl
-  "$@" --log log.jsonl > out 2> err &
-  pid=$!
-  for ((i = 0; i < 300; ++i)); do
-    [[ -e log.jsonl && $(wc -l < log.jsonl) -ge 3 ]] && break
-    sleep 0.1
-  done
-}
-ends() {  # ends STATUS: within 15 seconds
-  for ((i = 0; i < 150; ++i)); do
-    kill -0 "$pid" 2> kill.err || break
-    sleep 0.1
-  done
-  kill -KILL "$pid" 2> kill.err && fail 'the ranks do not end'
-  wait "$pid"
-  status=$?
-  [[ $status == "$1" ]] || fail "ended with status $status, not $1: $(tail -n 5 out err | cut -c 1-300)"
-}
 for victim in 0 3; do
   begin "${launch[@]}" --ranks 4 --pretend-hosts $((1 + victim / 3)) -- bash -c 'echo $$ > id.$MESHARD_RANK; exec "$@"' _ "${long[@]}" --plan data --mesh data=4
   kill -KILL "$(cat id.$victim)"
-  ends 137
+  ends 137 'the ranks'
   printed "meshard: rank $victim was ended by signal 9 (Killed)" err
   for r in 0 1 2 3; do kill -0 "$(cat id.$r)" 2> kill.err && fail "rank $r lives on"; done
   [[ $(grep -c "rank $victim is gone" err) -ge 1 ]] || fail "nobody says that rank $victim is gone: $(cat err)"
@@ -105,7 +85,7 @@ done
 for signal in INT TERM USR1; do
   begin "${launch[@]}" --ranks 2 -- "${long[@]}" "${data[@]}"
   kill -$signal "$pid"
-  ends 0
+  ends 0 "the ranks told to stop by $signal"
   printed "stopped after step $(($(wc -l < log.jsonl) - 1)) by a signal"
   printed 'what was seen is what was billed'
 done

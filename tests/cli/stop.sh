@@ -7,25 +7,11 @@ mpi=("$mpirun" --oversubscribe --mca odls_base_sigkill_timeout 2)
 
 # stops STATUS SIGNAL COMMAND...: starts it, waits for a step, sends the signal, and wants the run to end well within 15 seconds.
 stops() {
-  local want=$1 signal=$2 pid
+  local want=$1 signal=$2
   shift 2
-  checks=$((checks + 1))
-  rm -f log.jsonl
-  setsid "$@" --log log.jsonl > out 2> err &
-  pid=$!
-  for ((i = 0; i < 300; ++i)); do
-    [[ -e log.jsonl && $(wc -l < log.jsonl) -ge 3 ]] && break
-    sleep 0.1
-  done
+  begin setsid "$@"
   kill "-$signal" "$pid"
-  for ((i = 0; i < 150; ++i)); do
-    kill -0 "$pid" 2> kill.err || break
-    sleep 0.1
-  done
-  kill -KILL "$pid" 2> kill.err && fail "$* did not end on $signal"
-  wait "$pid"
-  status=$?
-  [[ $status == "$want" ]] || fail "$* ended with status $status on $signal, not $want: $(tail -n 5 out err | cut -c 1-300)"
+  ends "$want" "$* on $signal"
   printed "stopped after step $(($(wc -l < log.jsonl) - 1)) by a signal"
   printed 'what was seen is what was billed'
   [[ $(grep -c 'stopped after' out) == 1 ]] || fail 'more than one rank says that it stopped'
