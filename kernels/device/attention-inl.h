@@ -1,11 +1,12 @@
 // Attention tile by tile: no more of the scores is ever held than one tile of them. Forward, a team has the queries of
 // one tile and goes over the keys with a running largest score and sum; backward, one kernel makes dq the same way and
-// another dk and dv, over all queries that share the keys. Tiles are as large as a team's memory takes.
+// another dk and dv, over all queries that share the keys. bf16 and f16 are multiplied on tensor cores
+// (attention_tensor-inl.h). What follows here is for f32, f64 and rows of more than 256 elements: all sums are a thread's
+// own, and tiles are as large as a team's memory takes.
 #ifndef MESHARD_KERNELS_DEVICE_ATTENTION_INL_H
 #define MESHARD_KERNELS_DEVICE_ATTENTION_INL_H
 
-#include "meshard/kernels/device/number-inl.h"
-#include "meshard/kernels/reference/attention_shape.h"
+#include "meshard/kernels/device/attention_tensor-inl.h"
 
 namespace meshard::MESHARD_DEVICE {
 
@@ -39,24 +40,6 @@ MESHARD_BODY A row_dot(const A* x, const A* y, int64_t e) {
   for (int64_t c = 0; c < e; ++c) sum += x[c] * y[c];
   return sum;
 }
-
-struct AttentionTiles {
-  AttentionShape a;
-  int64_t tile = 1;  // queries, and keys
-  const int32_t* start = nullptr;  // added to the queries' positions
-  int64_t query_tiles() const { return (a.t + tile - 1) / tile; }
-  int64_t key_tiles() const { return (a.s + tile - 1) / tile; }
-  // Keys that some query of the tile from `first` on sees.
-  MESHARD_BODY int64_t seen_by(int64_t first) const {
-    const int64_t last = (first + tile < a.t ? first + tile : a.t) - 1;
-    return seen(last);
-  }
-  MESHARD_BODY int64_t seen(int64_t i) const {
-    if (!a.causal) return a.s;
-    const int64_t n = a.begin + (start != nullptr ? *start : 0) + i + 1;
-    return n < a.s ? n : a.s;
-  }
-};
 
 template <class T>
 struct AttentionBody {
@@ -120,44 +103,34 @@ struct AttentionBody {
   }
 };
 
-// What the two kernels of the gradient have in common. With p = exp(scale q k - lse) and D = sum over e of o do:
+// What the two kernels of the gradient have in common. With p = exp(scale q k - lse) and D as in attention_rows-inl.h:
 // dv = p^T do, ds = p (do v^T - D) scale, dq = ds k, dk = ds^T q.
 template <class T>
 struct AttentionVjp {
   AttentionTiles g;
   Points<9> outer, inner;  // heads of k, and those of q that share one: q, k, v, o, lse, do, dq, dk, dv
   TileMemory memory;
-  const T *q, *k, *v, *o, *dout;
-  Side lse;
+  const T *q, *k, *v, *dout;
+  const Sum<T> *logs, *totals;  // lse and D
+  int64_t padded;               // rows of them for each head
   T *dq, *dk, *dv;
 
-  // The p and ds of a tile of queries and one of keys, where each sees the other; `total` is D.
-  MESHARD_BODY void scores(const Team& team, int64_t first, int64_t rows, int64_t from, int64_t there, int64_t lse_at,
-                           const Sum<T>* queries, const Sum<T>* douts, const Sum<T>* keys, const Sum<T>* values,
-                           const Sum<T>* total, Sum<T>* p, Sum<T>* ds) const {
+  // The p and ds of a tile of queries and one of keys, where each sees the other; the tile's first query is row `at` of
+  // logs and totals.
+  MESHARD_BODY void scores(const Team& team, int64_t first, int64_t rows, int64_t from, int64_t there, int64_t at,
+                           const Sum<T>* queries, const Sum<T>* douts, const Sum<T>* keys, const Sum<T>* values, Sum<T>* p,
+                           Sum<T>* ds) const {
     using A = Sum<T>;
     const int64_t n = g.tile, e = g.a.e;
     team.each(n * n, [&](int64_t i) {
       const int64_t r = i / n, c = i % n;
       A value = 0, slope = 0;
       if (r < rows && c < there && from + c < g.seen(first + r)) {
-        const A log_sum = static_cast<A>(lse.get(lse_at + (first + r) * g.a.lse.row));
-        value = ::exp(row_dot(queries + r * e, keys + c * e, e) * static_cast<A>(g.a.scale) - log_sum);
-        slope = value * (row_dot(douts + r * e, values + c * e, e) - total[r]) * static_cast<A>(g.a.scale);
+        value = ::exp(row_dot(queries + r * e, keys + c * e, e) * static_cast<A>(g.a.scale) - logs[at + r]);
+        slope = value * (row_dot(douts + r * e, values + c * e, e) - totals[at + r]) * static_cast<A>(g.a.scale);
       }
       p[i] = value;
       ds[i] = slope;
-    });
-  }
-  MESHARD_BODY void totals(const Team& team, int64_t first, int64_t rows, int64_t o_at, int64_t do_at,
-                           Sum<T>* total) const {
-    team.each(g.tile, [&](int64_t r) {
-      Sum<T> sum = 0;
-      for (int64_t c = 0; r < rows && c < g.a.e; ++c) {
-        const int64_t at = (first + r) * g.a.o.row + c * g.a.o.e;
-        sum += load(o[o_at + at]) * load(dout[do_at + at]);
-      }
-      total[r] = sum;
     });
   }
 };
@@ -175,16 +148,15 @@ struct AttentionQueriesBody {
     const auto at = [&](size_t i) { return group[i] + mine[i]; };
     const int64_t first = team.index() % tiles * n, rows = g.a.t - first < n ? g.a.t - first : n;
     A *queries = b.memory.template of<A>(team), *douts = queries + n * e, *keys = douts + n * e,
-      *values = keys + n * e, *sums = values + n * e, *p = sums + n * e, *ds = p + n * n, *total = ds + n * n;
+      *values = keys + n * e, *sums = values + n * e, *p = sums + n * e, *ds = p + n * n;
     load_tile(team, queries, b.q + at(0) + first * g.a.q.row, g.a.q, n, rows, e);
     load_tile(team, douts, b.dout + at(5) + first * g.a.o.row, g.a.o, n, rows, e);
-    b.totals(team, first, rows, at(3), at(5), total);
     team.each(n * e, [&](int64_t i) { sums[i] = 0; });
     for (int64_t from = 0; from < g.seen_by(first); from += n) {
       const int64_t there = g.a.s - from < n ? g.a.s - from : n;
       load_tile(team, keys, b.k + at(1) + from * g.a.k.row, g.a.k, n, there, e);
       load_tile(team, values, b.v + at(2) + from * g.a.v.row, g.a.v, n, there, e);
-      b.scores(team, first, rows, from, there, at(4), queries, douts, keys, values, total, p, ds);
+      b.scores(team, first, rows, from, there, head * b.padded + first, queries, douts, keys, values, p, ds);
       team.each(n * e, [&](int64_t i) {
         const int64_t r = i / e, c = i % e;
         A value = sums[i];
@@ -209,8 +181,7 @@ struct AttentionKeysBody {
     const auto group = b.outer.at(team.index() / tiles);
     const int64_t from = team.index() % tiles * n, there = g.a.s - from < n ? g.a.s - from : n;
     A *queries = b.memory.template of<A>(team), *douts = queries + n * e, *keys = douts + n * e,
-      *values = keys + n * e, *dks = values + n * e, *dvs = dks + n * e, *p = dvs + n * e, *ds = p + n * n,
-      *total = ds + n * n;
+      *values = keys + n * e, *dks = values + n * e, *dvs = dks + n * e, *p = dvs + n * e, *ds = p + n * n;
     load_tile(team, keys, b.k + group[1] + from * g.a.k.row, g.a.k, n, there, e);
     load_tile(team, values, b.v + group[2] + from * g.a.v.row, g.a.v, n, there, e);
     team.each(2 * n * e, [&](int64_t i) { dks[i] = 0; });  // and dvs behind it
@@ -221,8 +192,8 @@ struct AttentionKeysBody {
         const int64_t rows = g.a.t - first < n ? g.a.t - first : n;
         load_tile(team, queries, b.q + group[0] + mine[0] + first * g.a.q.row, g.a.q, n, rows, e);
         load_tile(team, douts, b.dout + group[5] + mine[5] + first * g.a.o.row, g.a.o, n, rows, e);
-        b.totals(team, first, rows, group[3] + mine[3], group[5] + mine[5], total);
-        b.scores(team, first, rows, from, there, group[4] + mine[4], queries, douts, keys, values, total, p, ds);
+        const int64_t head = team.index() / tiles * b.inner.count + h;
+        b.scores(team, first, rows, from, there, head * b.padded + first, queries, douts, keys, values, p, ds);
         team.each(n * e, [&](int64_t i) {
           const int64_t j = i / e, c = i % e;
           A dk = dks[i], dv = dvs[i];
@@ -261,17 +232,32 @@ inline Prepared attention(const KernelSpec& spec) {
   const Points<5> heads = points_of<5>(spec, factors, {&spec.operands[0], &spec.operands[1], &spec.operands[2], &o, &lse});
   const Dtype dtype = lse.type.dtype;
   const bool moved = has_start(spec);
+  const auto placed = [g, moved](const KernelCall& call, int64_t tile) {
+    AttentionTiles tiles = g;
+    tiles.tile = tile;
+    if (moved) tiles.start = static_cast<const int32_t*>(call.operands.back());
+    return tiles;
+  };
   return for_float(o.type.dtype, [&]<class T>() -> Prepared {
+    if constexpr (kNarrowType<T>) {
+      if (on_tensor_cores(g.a)) {
+        return for_tiles(g.a.e, [&]<int E>() -> Prepared {
+          return {0, [=](const KernelCall& call) {
+                    using Body = TensorForward<T, typename AttentionTilings<E>::Forward>;
+                    run_tiles(heads.count, g.a.t, Body{{}, placed(call, 1), heads, in<T>(call, 0), in<T>(call, 1), in<T>(call, 2), out<T>(call), side(call.results[1], dtype)},
+                              call.stream);
+                  }};
+        });
+      }
+    }
     constexpr auto kSize = static_cast<int64_t>(sizeof(Sum<T>));
-    g.tile = tile_for(g.a.e, 3, 1, kSize);
-    const int64_t bytes = aligned(tile_elements(g.tile, g.a.e, 3, 1) * kSize), teams = heads.count * g.query_tiles();
+    const int64_t tile = tile_for(g.a.e, 3, 1, kSize), bytes = aligned(tile_elements(tile, g.a.e, 3, 1) * kSize);
+    const int64_t teams = heads.count * ((g.a.t + tile - 1) / tile);
     const bool spills = bytes > kSharedBytes;
     return {spills ? bytes * teams : 0, [=](const KernelCall& call) {
               const TileMemory memory{spills ? static_cast<std::byte*>(call.workspace) : nullptr, bytes};
-              AttentionTiles tiles = g;
-              if (moved) tiles.start = static_cast<const int32_t*>(call.operands.back());
               run_teams(teams, kAttentionThreads, spills ? 0 : bytes,
-                        AttentionBody<T>{tiles, heads, memory, in<T>(call, 0), in<T>(call, 1), in<T>(call, 2), out<T>(call),
+                        AttentionBody<T>{placed(call, tile), heads, memory, in<T>(call, 0), in<T>(call, 1), in<T>(call, 2), out<T>(call),
                                          side(call.results[1], dtype)},
                         call.stream);
             }};
@@ -287,19 +273,51 @@ inline Prepared attention_vjp(const KernelSpec& spec) {
   const Points<9> outer = points_of<9>(spec, key_heads(spec), blocks), inner = points_of<9>(spec, shared_heads(spec), blocks);
   const Dtype dtype = lse.type.dtype;
   const bool moved = has_start(spec);
+  const auto placed = [g, moved](const KernelCall& call, int64_t tile) {
+    AttentionTiles tiles = g;
+    tiles.tile = tile;
+    if (moved) tiles.start = static_cast<const int32_t*>(call.operands.back());
+    return tiles;
+  };
   return for_float(spec.results[0].type.dtype, [&]<class T>() -> Prepared {
+    const AttentionRows<T> rows(outer.count * inner.count, g.a.t);
+    const auto run_rows = [=](const KernelCall& call, Sum<T> unit) {
+      using Body = AttentionRowsBody<T>;
+      run_teams(rows.heads * rows.padded / Body::kRows, kWarp * Body::kWarps, 0,
+                Body{placed(call, 1), outer, inner, in<T>(call, 3), in<T>(call, 5), side(call.operands[4], dtype), rows.padded, unit,
+                     rows.logs(call.workspace), rows.totals(call.workspace)},
+                call.stream);
+    };
+    if constexpr (kNarrowType<T>) {
+      if (on_tensor_cores(g.a)) {
+        return for_tiles(g.a.e, [&]<int E>() -> Prepared {
+          return {rows.bytes(), [=](const KernelCall& call) {
+                    using Tilings = AttentionTilings<E>;
+                    run_rows(call, static_cast<float>(kLog2E));
+                    const TensorVjp<T> b{placed(call, 1), outer, inner, in<T>(call, 0), in<T>(call, 1), in<T>(call, 2), in<T>(call, 5),
+                                         rows.logs(call.workspace), rows.totals(call.workspace), rows.padded, out<T>(call, 0), out<T>(call, 1),
+                                         out<T>(call, 2)};
+                    run_tiles(rows.heads, g.a.t, TensorQueries<T, typename Tilings::Queries>{{}, b}, call.stream);
+                    if constexpr (Tilings::kTogether) {
+                      run_tiles(outer.count, g.a.s, TensorKeys<T, typename Tilings::Keys, true, true>{{}, b}, call.stream);
+                    } else {
+                      run_tiles(outer.count, g.a.s, TensorKeys<T, typename Tilings::Keys, true, false>{{}, b}, call.stream);
+                      run_tiles(outer.count, g.a.s, TensorKeys<T, typename Tilings::Keys, false, true>{{}, b}, call.stream);
+                    }
+                  }};
+        });
+      }
+    }
     constexpr auto kSize = static_cast<int64_t>(sizeof(Sum<T>));
-    g.tile = tile_for(g.a.e, 6, 2, kSize);
-    const int64_t bytes = aligned(tile_elements(g.tile, g.a.e, 6, 2) * kSize);
-    const int64_t of_queries = outer.count * inner.count * g.query_tiles(), of_keys = outer.count * g.key_tiles();
+    const int64_t tile = tile_for(g.a.e, 6, 2, kSize), bytes = aligned(tile_elements(tile, g.a.e, 6, 2) * kSize);
+    const int64_t of_queries = rows.heads * ((g.a.t + tile - 1) / tile), of_keys = outer.count * ((g.a.s + tile - 1) / tile);
     const bool spills = bytes > kSharedBytes;
-    return {spills ? bytes * std::max(of_queries, of_keys) : 0, [=](const KernelCall& call) {
-              const TileMemory memory{spills ? static_cast<std::byte*>(call.workspace) : nullptr, bytes};
-              AttentionTiles tiles = g;
-              if (moved) tiles.start = static_cast<const int32_t*>(call.operands.back());
-              const AttentionVjp<T> b{tiles, outer, inner, memory, in<T>(call, 0), in<T>(call, 1), in<T>(call, 2),
-                                      in<T>(call, 3), in<T>(call, 5), side(call.operands[4], dtype), out<T>(call, 0),
-                                      out<T>(call, 1), out<T>(call, 2)};
+    return {rows.bytes() + (spills ? bytes * std::max(of_queries, of_keys) : 0), [=](const KernelCall& call) {
+              run_rows(call, Sum<T>(1));
+              const TileMemory memory{spills ? static_cast<std::byte*>(call.workspace) + rows.bytes() : nullptr, bytes};
+              const AttentionVjp<T> b{placed(call, tile), outer, inner, memory, in<T>(call, 0), in<T>(call, 1), in<T>(call, 2), in<T>(call, 5),
+                                      rows.logs(call.workspace), rows.totals(call.workspace), rows.padded, out<T>(call, 0), out<T>(call, 1),
+                                      out<T>(call, 2)};
               run_teams(of_queries, kAttentionThreads, spills ? 0 : bytes, AttentionQueriesBody<T>{b}, call.stream);
               run_teams(of_keys, kAttentionThreads, spills ? 0 : bytes, AttentionKeysBody<T>{b}, call.stream);
             }};

@@ -18,6 +18,12 @@
 //     const float sum = team.sum<float>(n, [&](int64_t i) { return x[i]; });   // all threads get the same bits
 //     team.each(n, [&](int64_t i) { y[i] = x[i] / sum; });
 //   }
+//
+// Work that a warp does together (warp-inl.h: products on tensor cores) is given out by warps(), and what comes from
+// global memory while it computes is asked for by fetch():
+//
+//   team.fetch(chunks, next_tile);                       // 16 bytes each, on their way
+//   team.warps([&](const Warp& warp) { ... });           // once a warp; then all have done theirs, and the chunks are there
 #ifndef MESHARD_DEVICE
 #error "define MESHARD_DEVICE as cuda or emulated"
 #endif
@@ -26,6 +32,7 @@
 #define MESHARD_KERNELS_DEVICE_LAUNCH_INL_H
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -48,9 +55,39 @@ namespace meshard::MESHARD_DEVICE {
 
 constexpr int64_t kSharedBytes = 40 * 1024;  // that a team may ask for; every GPU has 48 KiB, some is taken by sums
 
+// What a team may ask for that says how much it takes: 96 KiB, since compute capabilities 8.6 and 8.9 have 99 KiB for a
+// block, and two such teams fit an SM of 9.0 (228 KiB).
+constexpr int64_t kSharedMost = 96 * 1024;
+
 constexpr int kTeamMost = 512;  // threads of the largest team
+constexpr int kWarp = 32;       // threads that compute in step
+
+// 16 bytes on their way to a team's memory; zeros where there are none to come. Both ends are aligned to 16 bytes.
+struct Fetch {
+  void* to;
+  const void* from;
+  bool there;
+};
 
 #ifdef __CUDACC__
+
+#define MESHARD_UNROLL _Pragma("unroll")
+
+struct Warp {
+  int index;  // in its team
+  // f(lane): each lane for itself.
+  template <class F>
+  __device__ void lanes(const F& f) const {
+    f(static_cast<int>(threadIdx.x % kWarp));
+  }
+};
+
+// An R of each warp, in its registers: what lives from one warps() to the next.
+template <class R>
+struct PerWarp {
+  R mine;
+  __device__ R& operator[](const Warp&) { return mine; }
+};
 
 class Team {
  public:
@@ -67,6 +104,29 @@ class Team {
   __device__ void each(int64_t n, const F& f) const {
     for (int64_t i = threadIdx.x; i < n; i += blockDim.x) f(i);
     __syncthreads();
+  }
+
+  // f(warp) for each warp; then all have done theirs, and what was fetched is there.
+  template <class F>
+  __device__ void warps(const F& f) const {
+    f(Warp{static_cast<int>(threadIdx.x / kWarp)});
+    asm volatile("cp.async.wait_all;" ::: "memory");  // each thread its own; the barrier shows them to the others
+    __syncthreads();
+  }
+
+  // Begins to copy f(i), a Fetch, for i < n. Nobody may use the places until warps() or arrive() has returned, and
+  // nobody may still be using them now.
+  template <class F>
+  __device__ void fetch(int n, const F& f) const {
+    for (int i = static_cast<int>(threadIdx.x); i < n; i += static_cast<int>(blockDim.x)) {
+      const Fetch chunk = f(i);
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(chunk.to))),
+                   "l"(chunk.from), "r"(chunk.there ? 16 : 0)
+                   : "memory");
+    }
+  }
+  __device__ void arrive() const {
+    warps([](const Warp&) {});
   }
 
   // The values of i < n put together by `fold` from `start` on: each thread its own, then by halves.
@@ -103,7 +163,7 @@ __global__ void points_kernel(int64_t n, Body body) {
 
 template <class Body>
 __global__ void teams_kernel(Body body) {
-  extern __shared__ double memory[];
+  extern __shared__ double2 memory[];  // aligned to 16 bytes
   __shared__ double sums[kTeamMost];
   body(Team(reinterpret_cast<std::byte*>(memory), reinterpret_cast<std::byte*>(sums)));
 }
@@ -124,11 +184,26 @@ void run_points(int64_t n, const Body& body, void* stream) {
   check_launch("points");
 }
 
+// More than 48 KiB of a block's memory must be asked for, once for a kernel on a device.
+template <class Body>
+void allow_shared(int64_t bytes) {
+  if (bytes <= kSharedBytes) return;
+  static std::atomic<uint64_t> allowed = 0;  // by device
+  int device = 0;
+  cudaGetDevice(&device);
+  const uint64_t bit = uint64_t{1} << (device & 63);
+  if ((allowed.load() & bit) != 0) return;
+  const cudaError_t status = cudaFuncSetAttribute(teams_kernel<Body>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kSharedMost));
+  if (status != cudaSuccess) throw InternalError(std::string("CUDA does not give a block ") + std::to_string(kSharedMost) + " bytes: " + cudaGetErrorString(status));
+  if (device < 64) allowed.fetch_or(bit);
+}
+
 // body(team) for `teams` teams of `threads` (a power of two), each with `bytes` of memory.
 template <class Body>
 void run_teams(int64_t teams, int threads, int64_t bytes, const Body& body, void* stream) {
   if (teams == 0) return;
-  MESHARD_CHECK(bytes <= kSharedBytes && threads <= kTeamMost, "a team is too large");
+  MESHARD_CHECK(bytes <= kSharedMost && threads <= kTeamMost, "a team is too large");
+  allow_shared<Body>(bytes);
   MESHARD_CHECK(teams < (int64_t{1} << 31), "a kernel has too many teams");
   teams_kernel<<<static_cast<unsigned>(teams), threads, static_cast<size_t>(bytes),
                  static_cast<cudaStream_t>(stream)>>>(body);
@@ -140,6 +215,26 @@ void run_teams(int64_t teams, int threads, int64_t bytes, const Body& body, void
 // On which streams the threads of a point or team take their turns from the last to the first: what depends on that
 // order is wrong on a GPU.
 inline bool backwards(const void* stream) { return (reinterpret_cast<uintptr_t>(stream) & 1) != 0; }
+
+#define MESHARD_UNROLL
+
+constexpr int kTeamWarps = kTeamMost / kWarp;
+
+struct Warp {
+  int index;
+  bool backwards;
+  template <class F>
+  void lanes(const F& f) const {
+    for (int l = 0; l < kWarp; ++l) f(backwards ? kWarp - 1 - l : l);
+  }
+};
+
+template <class R>
+struct PerWarp {
+  std::vector<R> all = std::vector<R>(kTeamWarps);
+  PerWarp() { std::memset(static_cast<void*>(all.data()), 0xff, all.size() * sizeof(R)); }  // as on a GPU: anything
+  R& operator[](const Warp& warp) { return all[static_cast<size_t>(warp.index)]; }
+};
 
 class Team {
  public:
@@ -158,6 +253,30 @@ class Team {
       const int thread = backwards_ ? threads_ - 1 - t : t;
       for (int64_t i = thread; i < n; i += threads_) f(i);
     }
+  }
+
+  template <class F>
+  void warps(const F& f) const {
+    for (int w = 0; w < threads_ / kWarp; ++w) f(Warp{backwards_ ? threads_ / kWarp - 1 - w : w, backwards_});
+    for (const Fetch& chunk : fetched_) {
+      if (chunk.there) std::memcpy(chunk.to, chunk.from, 16);
+      else std::memset(chunk.to, 0, 16);
+    }
+    fetched_.clear();
+  }
+
+  // What is fetched comes as late as it may; until then its places hold anything.
+  template <class F>
+  void fetch(int n, const F& f) const {
+    for (int i = 0; i < n; ++i) {
+      fetched_.push_back(f(i));
+      MESHARD_CHECK((reinterpret_cast<uintptr_t>(fetched_.back().to) | reinterpret_cast<uintptr_t>(fetched_.back().from)) % 16 == 0,
+                    "what is fetched is aligned to 16 bytes");
+      std::memset(fetched_.back().to, 0xff, 16);
+    }
+  }
+  void arrive() const {
+    warps([](const Warp&) {});
   }
 
   template <class A, class F, class Fold>
@@ -184,6 +303,7 @@ class Team {
   int threads_;
   bool backwards_;
   std::byte* memory_;
+  mutable std::vector<Fetch> fetched_;
 };
 
 template <class Body>
@@ -197,9 +317,9 @@ void run_points(int64_t n, const Body& body, void* stream) {
 template <class Body>
 void run_teams(int64_t teams, int threads, int64_t bytes, const Body& body, void* stream) {
   if (teams == 0) return;
-  MESHARD_CHECK(bytes <= kSharedBytes && threads <= kTeamMost, "a team is too large");
+  MESHARD_CHECK(bytes <= kSharedMost && threads <= kTeamMost, "a team is too large");
   MESHARD_LAUNCH(stream, [=] {
-    std::vector<double> memory(static_cast<size_t>(bytes + 7) / 8);
+    std::vector<double> memory(static_cast<size_t>(bytes + 7) / 8);  // aligned to 16 bytes, as malloc gives it
     for (int64_t i = 0; i < teams; ++i) {
       if (!memory.empty()) std::memset(memory.data(), 0xff, memory.size() * sizeof(double));  // as on a GPU: anything
       body(Team(backwards(stream) ? teams - 1 - i : i, threads, backwards(stream),

@@ -2,6 +2,7 @@
 // Every op that computes has one. Each runs on the whole and on every block that a mesh gives, into poisoned results
 // with guard bytes, twice, with threads in both orders, and in the memory of its operands where the entry allows it.
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <limits>
 
 #include "meshard/base/text.h"
@@ -184,6 +185,86 @@ TEST_CASE("emulated device kernels equal the reference on the blocks of meshes")
           });
         }
       }
+    }
+  }
+}
+
+// The kernels of narrow numbers differ from those of f32 here, and a block's queries may begin anywhere.
+TEST_CASE("emulated attention of narrow numbers equals the reference on the blocks of meshes") {
+  for (const char* const op : {"attention", "attention_vjp"}) {
+    const OpDef& def = op_table().get(op);
+    Random random(19);
+    for (const Case& as_written : cases(def)) {
+      if (as_written.elements() > 40000) continue;
+      for (const Dtype dtype : {Dtype::bf16, Dtype::f16}) {
+        const Case c = as_written.with(dtype);
+        const BoundRule rule = c.rule();
+        const Mesh mesh = Mesh::parse("a=3");
+        for_each_assignment(mesh, rule, [&](const FactorAtoms& atoms) {
+          INFO(c.text << " in " << name(dtype) << " " << assignment_text(mesh, rule, atoms));
+          if (splits_lowered(rule, atoms)) return;
+          const std::vector<Tensor> whole = draw_operands(c, random);
+          for (int r = 0; r < static_cast<int>(mesh.size()); ++r) {
+            INFO("rank " << r);
+            const LocalSpec local = local_spec(c, rule, mesh, atoms, Rank{r});
+            std::vector<Tensor> operands;
+            for (size_t i = 0; i < whole.size(); ++i) {
+              operands.emplace_back(local.spec.operands[i].type);
+              for (int64_t e = 0; e < operands[i].elements(); ++e) operands[i].set(e, whole[i].get(e % std::max<int64_t>(whole[i].elements(), 1)));
+            }
+            check(def, emulated_kernels()->find(def.reference)(local.spec), local.spec, operands,
+                  run_kernel(def.reference(local.spec), local.spec, operands), c.tolerance());
+          }
+        });
+      }
+    }
+  }
+}
+
+// Numbers whose products add up to zero where p and ds are rounded before they are multiplied, and not where they are
+// f32: so this fails if a kernel without tensor cores is taken.
+TEST_CASE("attention of narrow numbers is multiplied on tensor cores") {
+  const auto run = [](const char* op, auto... given) {
+    std::vector<Tensor> operands;
+    (operands.push_back(std::move(given)), ...);
+    const OpDef& def = op_table().get(op);
+    Case c{&def, parse_rule("{causal = false, scale = 1.0}"), {}, {}, 0, ""};
+    for (const Tensor& t : operands) c.operands.push_back(t.type());
+    const LocalSpec local = local_spec(c, c.rule(), Mesh(), FactorAtoms(c.rule().factors.size()), Rank{0});
+    return run_on(kForwards, emulated_kernels()->find(def.reference)(local.spec), local.spec, operands);
+  };
+  for (const Dtype dtype : {Dtype::bf16, Dtype::f16, Dtype::f32}) {
+    for (const int64_t e : {2, 16, 24, 64, 80, 128, 256, 257}) {
+      INFO(name(dtype) << ", rows of " << e);
+      const bool rounds = dtype != Dtype::f32 && e <= 256;
+      const Dtype narrow = dtype == Dtype::f32 ? Dtype::bf16 : dtype;
+      const auto rounded = [&](double x) {
+        Tensor t(Type{narrow, Shape{1}});
+        t.set(0, x);
+        return t.get(0);
+      };
+      const double p = std::exp(-0.5), r = rounded(p), w = rounded(0.6);
+      // Two rows whose element `column` is given, all others zero.
+      const auto rows = [&](int64_t column, double first, double second) {
+        Tensor t(Type{dtype, Shape{1, 1, 2, e}});
+        t.fill(0);
+        t.set(column, first);
+        t.set(e + column, second);
+        return t;
+      };
+      // p is 1 and exp(-1/2) for both queries.
+      const std::vector<Tensor> out = run("attention", rows(0, 1, 1), rows(0, 0, -0.5), rows(0, -r, 1));
+      CHECK((out[0].get(0) == 0) == rounds);
+      CHECK((out[0].get(e) == 0) == rounds);
+      // q k^T is zero; p is 1 for the first query, exp(-1/2) for the second; D is zero.
+      Tensor lse(Type{dtype, Shape{1, 1, 2}});
+      lse.set(0, 0);
+      lse.set(1, 0.5);
+      const std::vector<Tensor> back =
+          run("attention_vjp", rows(1, 1, 1), rows(0, -rounded(w * p), r), rows(0, 1, w), rows(0, 0, 0), std::move(lse), rows(0, -r, 1));
+      CHECK((back[0].get(e) == 0) == rounds);  // dq
+      CHECK((back[1].get(1) == 0) == rounds);  // dk
+      CHECK((back[2].get(0) == 0) == rounds);  // dv
     }
   }
 }
