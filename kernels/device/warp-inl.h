@@ -69,6 +69,45 @@ MESHARD_BODY uint32_t pack(float low, float high) {
 #endif
 }
 
+#ifndef __CUDACC__
+// Not inlined: the tests compile many kernels of it.
+[[gnu::noinline]] inline void emulate_load(Words& to, const void* const (&rows)[kWarp], bool turned) {
+  uint16_t matrices[4][8][8];
+  for (int lane = 0; lane < kWarp; ++lane) {
+    MESHARD_CHECK(reinterpret_cast<uintptr_t>(rows[lane]) % 16 == 0, "a row of a matrix is aligned to 16 bytes");
+    std::memcpy(matrices[lane / 8][lane % 8], rows[lane], 16);
+  }
+  for (int lane = 0; lane < kWarp; ++lane) {
+    for (int i = 0; i < 4; ++i) {
+      const int r = lane / 4, c = lane % 4 * 2;
+      const auto& m = matrices[i];
+      to[lane][i] = turned ? m[c][r] | uint32_t{m[c + 1][r]} << 16 : m[r][c] | uint32_t{m[r][c + 1]} << 16;
+    }
+  }
+}
+
+template <class T>
+[[gnu::noinline]] void emulate_multiply(Sums& sums, const Words& a, const Words& b, int half) {
+  const auto number = [](uint32_t word, int i) {
+    T x;
+    x.bits = static_cast<uint16_t>(word >> 16 * i);
+    return load(x);
+  };
+  float left[16][16], right[16][8];
+  for (int lane = 0; lane < kWarp; ++lane) {
+    for (int i = 0; i < 8; ++i) left[lane / 4 + i / 2 % 2 * 8][lane % 4 * 2 + i / 4 * 8 + i % 2] = number(a.all[lane][i / 2], i % 2);
+    for (int i = 0; i < 4; ++i) right[lane % 4 * 2 + i / 2 * 8 + i % 2][lane / 4] = number(b.all[lane][2 * half + i / 2], i % 2);
+  }
+  for (int lane = 0; lane < kWarp; ++lane) {
+    for (int i = 0; i < 4; ++i) {
+      float sum = 0;
+      for (int k = 0; k < 16; ++k) sum += left[row_of(lane, i)][k] * right[k][column_of(lane, i)];
+      sums[lane][i] += sum;
+    }
+  }
+}
+#endif
+
 // Four matrices of 8 x 8 narrow numbers: row(lane) is where row lane % 8 of matrix lane / 8 lies, aligned to 16 bytes. A
 // lane gets, of each, the pair of row lane / 4 at column lane % 4 * 2; turned: of the transposed matrix.
 template <bool turned, class F>
@@ -90,18 +129,9 @@ MESHARD_BODY void load_matrices(const Warp& warp, Words& to, const F& row) {
     }
   });
 #else
-  uint16_t matrices[4][8][8];
-  warp.lanes([&](int lane) {
-    MESHARD_CHECK(reinterpret_cast<uintptr_t>(row(lane)) % 16 == 0, "a row of a matrix is aligned to 16 bytes");
-    std::memcpy(matrices[lane / 8][lane % 8], row(lane), 16);
-  });
-  warp.lanes([&](int lane) {
-    for (int i = 0; i < 4; ++i) {
-      const int r = lane / 4, c = lane % 4 * 2;
-      const auto &m = matrices[i];
-      to[lane][i] = turned ? m[c][r] | uint32_t{m[c + 1][r]} << 16 : m[r][c] | uint32_t{m[r][c + 1]} << 16;
-    }
-  });
+  const void* rows[kWarp];
+  warp.lanes([&](int lane) { rows[lane] = row(lane); });
+  emulate_load(to, rows, turned);
 #endif
 }
 
@@ -122,23 +152,7 @@ MESHARD_BODY void multiply_tile(Sums& sums, const Words& a, const Words& b, int 
         : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(y[0]), "r"(y[1]));
   }
 #else
-  const auto number = [](uint32_t word, int i) {
-    T x;
-    x.bits = static_cast<uint16_t>(word >> 16 * i);
-    return load(x);
-  };
-  float left[16][16], right[16][8];
-  for (int lane = 0; lane < kWarp; ++lane) {
-    for (int i = 0; i < 8; ++i) left[lane / 4 + i / 2 % 2 * 8][lane % 4 * 2 + i / 4 * 8 + i % 2] = number(a.all[lane][i / 2], i % 2);
-    for (int i = 0; i < 4; ++i) right[lane % 4 * 2 + i / 2 * 8 + i % 2][lane / 4] = number(b.all[lane][2 * half + i / 2], i % 2);
-  }
-  for (int lane = 0; lane < kWarp; ++lane) {
-    for (int i = 0; i < 4; ++i) {
-      float sum = 0;
-      for (int k = 0; k < 16; ++k) sum += left[row_of(lane, i)][k] * right[k][column_of(lane, i)];
-      sums[lane][i] += sum;
-    }
-  }
+  emulate_multiply<T>(sums, a, b, half);
 #endif
 }
 
