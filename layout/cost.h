@@ -30,6 +30,12 @@ struct CostModel {
   const Link& link(const Mesh& mesh, AtomSet over) const;
   // A rank that receives so much in so many messages. Saturates at 2^62.
   static int64_t nanoseconds(const Link& link, int64_t messages, int64_t bytes);
+  // A call over `over` that brings the busiest rank so much. Between hosts with k ranks of a group on each of h, calls go in
+  // phases (collectives/phases.h): what all ranks of a host need crosses once and is passed on within, one phase after the
+  // other, so h - 1 of the h k - 1 blocks of an all_gather, and that share of a reduce_scatter and an all_reduce, take the
+  // network. The blocks of an all_to_all have one reader each; those within hosts travel meanwhile. All else that spans
+  // hosts takes the network.
+  int64_t nanoseconds(const Mesh& mesh, Collective kind, AtomSet over, int64_t messages, int64_t bytes) const;
 };
 
 // The most messages that one rank receives in a step. Of p ranks in a group: all_gather, reduce_scatter and all_to_all

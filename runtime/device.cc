@@ -13,6 +13,7 @@
 #include "meshard/kernels/cpu/cpu.h"
 #include "meshard/kernels/mixed.h"
 #include "meshard/kernels/reference/reference.h"
+#include "meshard/runtime/windows.h"
 #include "meshard/sharding/device_sum.h"
 
 namespace meshard {
@@ -361,6 +362,7 @@ PlannedDevice outline(const Program& local, Rank rank, Preparations& known, bool
   PlannedDevice d;
   d.rank = rank;
   d.flat = flatten(local, rank);
+  find_windows(*local.mesh, rank, d.flat);
   d.kernels.resize(d.flat.steps.size());
   d.collectives.resize(d.flat.steps.size());
   d.scratch_bytes.resize(d.flat.steps.size());

@@ -88,7 +88,8 @@ struct Executor::Device {
       at[v] = base + slot.offset;
       if (slot.base == Slot::state) {
         MESHARD_CHECK(state != nullptr, "a program with parameters needs a State");
-        at[v] = static_cast<std::byte*>(state->view(flat.values[static_cast<size_t>(root(static_cast<int>(v)))].name, state_device).data);
+        at[v] = static_cast<std::byte*>(state->view(flat.values[static_cast<size_t>(root(static_cast<int>(v)))].name, state_device).data) +
+                flat.values[v].within;
       }
     }
     bind(std::move(at), arena.data());

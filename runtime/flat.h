@@ -19,6 +19,7 @@ struct FlatValue {
   Shape local;         // on this device
   std::vector<int64_t> begin;  // what an op fetched: where the piece begins in the value; empty: as the layout says
   int alias = -1;      // the value whose memory it takes (in place); -1: its own
+  int64_t within = 0;  // bytes from the begin of that memory (windows.h); of parameters and states only
   ParamInfo::Kind kind = ParamInfo::input;
   bool is_param = false;    // of main
   bool is_result = false;   // returned by main and not in place
@@ -34,7 +35,7 @@ struct FlatFetch {
 struct FlatStep {
   enum Kind : uint8_t {
     kernel, collective, wait, copy, loop_begin, loop_end,
-    skip  // guarded, and not this device's
+    skip  // guarded, and not this device's; or its result became a name of its operand
   } kind = kernel;
   const Op* op = nullptr;            // in the local program, which must outlive this
   std::vector<int> operands, results;  // indices of FlatValues

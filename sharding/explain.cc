@@ -59,7 +59,7 @@ class Explainer {
     const ReshardStep step = step_of(bill.kind, op.over, *f.value(op.operands[0]).layout, *f.value(op.results[0]).layout);
     const int64_t each = step_messages(mesh_, last.type.shape, step);
     e.messages = each * bill.count;
-    e.nanoseconds = CostModel::nanoseconds(in_.cost.link(mesh_, op.over), each, bill.bytes / std::max<int64_t>(1, bill.count)) * bill.count;
+    e.nanoseconds = in_.cost.nanoseconds(mesh_, bill.kind, op.over, each, bill.bytes / std::max<int64_t>(1, bill.count)) * bill.count;
     bound(e, f, reshard, bill.count);
     return e;
   }

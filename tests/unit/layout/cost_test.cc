@@ -58,6 +58,43 @@ TEST_CASE("the link between ranks that differ along given axes", "[cost]") {
   CHECK(network("[y:(2)3]"));
 }
 
+// Two hosts of four ranks: with blocks of 32 bytes, of seven that a rank receives one crosses, and it is passed on.
+TEST_CASE("calls that span hosts cross once for all ranks of a host", "[cost]") {
+  const Mesh mesh = Mesh::parse("x=2, y=4");
+  const Shape shape{16, 16};
+  CostModel model{.host = {.message_ns = 1000, .bytes_per_us = 2}, .network = {.message_ns = 10'000, .bytes_per_us = 1}};
+  const auto time = [&](Collective kind, const char* from, const char* to, const char* over = "[(x,y)]") {
+    const ReshardStep step = step_of(kind, Layout::parse(over, mesh).split(), Layout::parse(from, mesh), Layout::parse(to, mesh));
+    return step_nanoseconds(model, mesh, shape, step, 1);
+  };
+  CHECK(time(Collective::all_gather, "[(x,y), -]", "[-, -]") == 7 * 1000 + 500 * 224);  // one host
+  model.ranks_per_host = 4;
+  CHECK(time(Collective::all_gather, "[(x,y), -]", "[-, -]") == 10'000 + 1000 * 32 + 6 * 1000 + 500 * 192);
+  CHECK(time(Collective::reduce_scatter, "[-, -] + sum(x,y)", "[(x,y), -]") == 10'000 + 1000 * 32 + 6 * 1000 + 500 * 192);
+  CHECK(time(Collective::all_reduce, "[-, -] + sum(x,y)", "[-, -]") == 2 * (10'000 + 1000 * 32) + 6 * 1000 + 500 * 384);
+  // Blocks of 4 bytes, four of which come from the other host while three come from this one.
+  CHECK(time(Collective::all_to_all, "[(x,y), -]", "[-, (x,y)]") == 4 * 10'000 + 1000 * 16);
+  // One rank of a host, and a group within one.
+  CHECK(time(Collective::all_gather, "[x, -]", "[-, -]", "[x]") == 10'000 + 1000 * 128);
+  CHECK(time(Collective::all_gather, "[y, -]", "[-, -]", "[y]") == 3 * 1000 + 500 * 192);
+  // The edge of a host cuts a y in two: no phases.
+  model.ranks_per_host = 3;
+  CHECK(time(Collective::all_gather, "[(x,y), -]", "[-, -]") == 7 * 10'000 + 1000 * 224);
+}
+
+TEST_CASE("the plan for two hosts is chosen by what crosses", "[cost]") {
+  const Mesh mesh = Mesh::parse("x=2, y=4");
+  const Layout from = Layout::parse("[-] + sum(x,y)", mesh), to = Layout::parse("[-]", mesh);
+  // Messages are dear: one call in phases, of which 2 messages cross, is as good as any row of calls, and never dearer than flat.
+  const CostModel model{.host = {.message_ns = 1000, .bytes_per_us = 1000}, .network = {.message_ns = 100'000, .bytes_per_us = 100}, .ranks_per_host = 4};
+  for (const int64_t n : {8, 4096, 1 << 20}) {
+    const Shape shape{n};
+    const auto steps = plan_reshard(mesh, shape, from, to, {.model = &model, .element_bytes = 4});
+    const int64_t flat = CostModel::nanoseconds(model.network, 14, 2 * 7 * n / 8 * 4);
+    CHECK(steps_nanoseconds(model, mesh, shape, steps, 4) < flat / 3);
+  }
+}
+
 TEST_CASE("time saturates and rounds up", "[cost]") {
   CHECK(CostModel::nanoseconds({.message_ns = 5, .bytes_per_us = 3000}, 2, 1) == 11);
   CHECK(CostModel::nanoseconds({.message_ns = 5, .bytes_per_us = 1}, 1, int64_t{1} << 62) == int64_t{1} << 62);
