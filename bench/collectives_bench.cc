@@ -2,9 +2,12 @@
 // run:
 //   mpirun -n 4 --oversubscribe collectives_bench [--json FILE] [--least BYTES] [--most BYTES]
 // GB/s are bus bandwidths, as nccl-tests counts them: of a value of n bytes, all_reduce moves 2 (p-1)/p n, the others
-// (p-1)/p n a rank. "of copy" is this beside a plain copy (memcpy) of n bytes by all ranks at once. In "in place" rows what
-// a rank keeps of its own already stands in its result, as executors have it where they can. Values are in buffers of the
-// library. The ways take turns, so that a slow moment of the machine meets all of them; the best turn of each is shown.
+// (p-1)/p n a rank. "of copy" is this beside a plain copy (memcpy) of n bytes by all ranks at once. "of bound" is the time that
+// this copy would need for the bytes which a rank cannot but read and write, beside the call's: n and n for an all_reduce, n and
+// n/p for a reduce_scatter, (p-1)/p n twice for what changes place, and n/p twice more where the own part changes place too. In
+// "in place" rows what a rank keeps of its own already stands in its result, as executors have it where they can. Values are in
+// buffers of the library. The ways take turns, so that a slow moment of the machine meets all of them; the best turn of each is
+// shown.
 #include <fmt/format.h>
 #include <mpi.h>
 
@@ -36,6 +39,16 @@ double seconds_of(const std::function<void()>& call, int repeats) {
   double mine = (MPI_Wtime() - begin) / repeats, slowest = 0;
   MPI_Allreduce(&mine, &slowest, 1, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD);
   return slowest;
+}
+
+// Of a value of one byte, what a rank must read and write, beside the two bytes of a copy.
+double touched(Collective kind, bool in_place, int p) {
+  switch (kind) {
+    case Collective::reduce_scatter: return (1 + 1.0 / p) / 2;
+    case Collective::all_gather:
+    case Collective::all_to_all: return in_place ? 1 - 1.0 / p : 1;
+    default: return 1;
+  }
 }
 
 double best(const std::vector<double>& values) { return *std::min_element(values.begin(), values.end()); }
@@ -122,8 +135,8 @@ int main(int argc, char** argv) {
     }
   }
   if (rank == 0) {
-    fmt::print("{} ranks\n{:<15}{:>10}{:>12}{:>12}{:>12}{:>10}{:>10}{:>10}\n", p, "kind", "bytes", "shared us", "messages us",
-               "MPI us", "GB/s", "of copy", "x MPI");
+    fmt::print("{} ranks\n{:<15}{:>10}{:>12}{:>12}{:>12}{:>10}{:>10}{:>10}{:>10}\n", p, "kind", "bytes", "shared us", "messages us",
+               "MPI us", "GB/s", "of copy", "of bound", "x MPI");
     std::string text = fmt::format("{{\"ranks\": {}, \"rows\": [", p);
     double copy = 0;
     std::string kind;
@@ -136,12 +149,13 @@ int main(int argc, char** argv) {
       }
       double factor = r.kind == Collective::slice ? 1 : (r.kind == Collective::all_reduce ? 2.0 : 1.0) * (p - 1) / p;
       double moved = static_cast<double>(r.bytes) * factor;
-      fmt::print("{:<15}{:>10}{:>12.2f}{:>12.2f}{:>12.2f}{:>10.2f}{:>10.2f}{:>10.2f}\n", r.name, r.bytes, r.shared * 1e6,
-                 r.messages * 1e6, r.mpi * 1e6, moved / r.shared / 1e9, moved / r.shared / copy, r.mpi / r.shared);
+      const double bound = touched(r.kind, r.name[0] == ' ', p) * static_cast<double>(r.bytes) / copy / r.shared;
+      fmt::print("{:<15}{:>10}{:>12.2f}{:>12.2f}{:>12.2f}{:>10.2f}{:>10.2f}{:>10.2f}{:>10.2f}\n", r.name, r.bytes, r.shared * 1e6,
+                 r.messages * 1e6, r.mpi * 1e6, moved / r.shared / 1e9, moved / r.shared / copy, bound, r.mpi / r.shared);
       text += fmt::format(
           "{}\n{{\"kind\": \"{}\", \"in_place\": {}, \"bytes\": {}, \"shared_s\": {}, \"messages_s\": {}, \"mpi_s\": {}, "
-          "\"gb_per_s\": {}}}",
-          i == 0 ? "" : ",", kind, r.name[0] == ' ', r.bytes, r.shared, r.messages, r.mpi, moved / r.shared / 1e9);
+          "\"gb_per_s\": {}, \"of_bound\": {}}}",
+          i == 0 ? "" : ",", kind, r.name[0] == ' ', r.bytes, r.shared, r.messages, r.mpi, moved / r.shared / 1e9, bound);
       if (r.kind == Collective::slice) copy = 0;
     }
     if (!json.empty()) {

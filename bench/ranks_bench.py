@@ -87,14 +87,15 @@ for turn in range(options.rounds):
               f"{mine['gemm_gflops']:.0f}, {mine['of_bound']:.3f} of the bound"
               + (f"; peer {peer['tokens_s']:.1f}, {peer['ratio']:.3f} of {peer['gemm_gflops']:.0f}" if peer else ""), file=sys.stderr)
 
-print("| plan | tokens/s | of GEMM peak | of the bound | planned MiB | resident MiB | peer | peer's tokens/s | of GEMM peak | ratio |")
-print("|---|---|---|---|---|---|---|---|---|---|")
+print("| plan | tokens/s | of GEMM peak | of the bound | planned MiB | libraries MiB | resident MiB | of both | peer | peer's tokens/s | of GEMM peak | ratio |")
+print("|---|---|---|---|---|---|---|---|---|---|---|---|")
 for row in rows:
     mine, peer = results[row]["ours"], results[row]["peer"]
     get = lambda key: [run[key] for run in mine]
     ratios = [m["tokens_s"] / p["tokens_s"] for m, p in zip(mine, peer)]
     print(f"| {row} | {text(get('tokens_s'), '{:.1f}')} | {text(get('ratio'), '{:.2f}')} | {text(get('of_bound'), '{:.2f}')} "
-          f"| {mine[0]['peak_mib']:.0f} | {max(get('peak_rss_mib')):.0f} | {ROWS[row][2][1] if peer else ''} "
+          f"| {mine[0]['peak_mib']:.0f} | {max(get('libraries_mib')):.0f} "
+          f"| {max(get('peak_rss_mib')):.0f} | {max(get('of_plan_and_libraries')):.2f} | {ROWS[row][2][1] if peer else ''} "
           f"| {text([p['tokens_s'] for p in peer], '{:.1f}') if peer else ''} "
           f"| {text([p['ratio'] for p in peer], '{:.2f}') if peer else ''} | {text(ratios, '{:.2f}') if peer else ''} |")
 if options.json:

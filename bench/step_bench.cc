@@ -14,6 +14,7 @@
 #include <mpi.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -53,6 +54,12 @@ double over_ranks(double mine) {
   return all;
 }
 
+double resident_bytes() {
+  int64_t all = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> all >> resident;
+  return static_cast<double>(resident * sysconf(_SC_PAGESIZE));
+}
+
 struct Spent {
   double seconds = 0, flops = 0;
   int64_t calls = 0;
@@ -83,6 +90,8 @@ int bench(const Options& o, int rank, int ranks) {
   const clockid_t clock = o.clock == "wall" ? CLOCK_MONOTONIC : CLOCK_PROCESS_CPUTIME_ID;
   const MachineBounds machine =
       measure_machine({.threads = o.threads, .seconds = [&] { return now(clock); }, .together = [] { MPI_Barrier(MPI_COMM_WORLD); }});
+  // What libraries hold, the process's code among it, before there is a plan.
+  const double libraries = resident_bytes();
   const double gemm = over_ranks(machine.matmul_flops), stream = over_ranks(machine.copy_bytes);
   const ModelConfig model = model_config(o.model);
   const double begin = now();
@@ -178,7 +187,8 @@ int bench(const Options& o, int rank, int ranks) {
       {"stream_gb_s", stream / 1e9}, {"bound_s", bound}, {"of_bound", bound / seconds}, {"ready_s", ready},
       {"peak_mib", static_cast<double>(memory.peak_bytes()) / 1048576}, {"arena_mib", static_cast<double>(memory.arena_bytes) / 1048576},
       {"arena_to_live", static_cast<double>(memory.arena_bytes) / static_cast<double>(std::max<int64_t>(memory.live_bytes, 1))},
-      {"peak_rss_mib", usage.ru_maxrss / 1024}, {"loss", loss}};
+      {"libraries_mib", libraries / 1048576}, {"peak_rss_mib", usage.ru_maxrss / 1024},
+      {"of_plan_and_libraries", 1024 * static_cast<double>(usage.ru_maxrss) / (static_cast<double>(memory.peak_bytes()) + libraries)}, {"loss", loss}};
   fmt::print("{}\n", row.dump());
   std::vector<std::pair<std::string, Spent>> sorted(by_op.begin(), by_op.end());
   std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
