@@ -101,6 +101,8 @@ void SharedHeap::use_large_pages(const void* data, int64_t bytes) {
   for (int64_t page = begin / kLargePage; page * kLargePage < begin + bytes; ++page) {
     if (tried_[static_cast<size_t>(page)]) continue;
     tried_[static_cast<size_t>(page)] = true;
+    // What no page stands in yet is not put together: reading makes one.
+    (void)*const_cast<const volatile std::byte*>(begin_ + page * kLargePage);
     // Where it cannot be done, small pages serve as well, more slowly.
     (void)madvise(begin_ + page * kLargePage, static_cast<size_t>(kLargePage), kCollapse);
   }

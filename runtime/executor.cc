@@ -6,6 +6,7 @@
 #include <cstring>
 #include <map>
 
+#include "meshard/base/shared_heap.h"
 #include "meshard/runtime/device.h"
 #include "meshard/runtime/profile.h"
 
@@ -80,7 +81,11 @@ struct Executor::Device {
     const Flat& flat = plan.flat;
     input = Memory(backend, plan.memory.input_bytes);
     arena = Memory(backend, plan.memory.arena_bytes);
-    if (backend != nullptr) pinned = backend->allocate_pinned(plan.memory.input_bytes);
+    if (backend != nullptr) {
+      pinned = backend->allocate_pinned(plan.memory.input_bytes);
+    } else {
+      SharedHeap::prepare(arena.data(), arena.bytes());
+    }
     std::vector<std::byte*> at(flat.values.size());
     for (size_t v = 0; v < flat.values.size(); ++v) {
       const Slot& slot = plan.memory.values[v];

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "meshard/base/shared_heap.h"
 #include "meshard/kernels/random.h"
 #include "meshard/layout/block.h"
 
@@ -32,7 +33,8 @@ void State::add(const Program& local) {
   for (size_t d = 0; d < devices_.size(); ++d) {
     for (size_t i = before; i < entries_.size(); ++i) {
       const StateEntry& e = entries_[i];
-      buffers_[d].emplace_back(backend_, local_elements(mesh_, e.type.shape, e.layout, devices_[d]) * size_bytes(e.type.dtype));
+      const Memory& made = buffers_[d].emplace_back(backend_, local_elements(mesh_, e.type.shape, e.layout, devices_[d]) * size_bytes(e.type.dtype));
+      if (backend_ == nullptr) SharedHeap::prepare(made.data(), made.bytes());
     }
   }
 }
