@@ -26,8 +26,10 @@ int64_t share_bytes(int parts) { return std::max<int64_t>(Channel::kSlotBytes / 
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Results of this size are stored past the caches, which they would fill without being read from there.
-constexpr int64_t kStreamed = 32 << 20;
+// Results of this size are stored past the caches, which they would fill without being read from there. Sums are stored so
+// earlier than what is copied: a weight that is gathered is read by the next op, a gradient's block is not, and sums from
+// several values have read more for each line that they store.
+constexpr int64_t kStreamed = 32 << 20, kStreamedSum = 4 << 20, kStreamedBlock = 1 << 20;
 // Of an all_reduce, what is put together and stored in all results at a time: it stays in the first-level cache. Where
 // blocks must be copied from process to process, more, since each copy is a call of the system.
 constexpr int64_t kReduced = 16 << 10, kReducedCopies = 256 << 10;
@@ -36,7 +38,7 @@ constexpr int64_t kCopied = 4 << 20;
 // What is exchanged in blocks of this size is worth large pages.
 constexpr int64_t kOnLargePages = 256 << 10;
 
-Store store_for(int64_t bytes) { return bytes >= kStreamed ? Store::streaming : Store::cached; }
+Store store_for(int64_t bytes, int64_t streamed = kStreamed) { return bytes >= streamed ? Store::streaming : Store::cached; }
 
 // What the members of a call must have in common, in 64 bits.
 uint64_t signature_of(const CollectiveCall& call) {
@@ -260,7 +262,7 @@ int64_t SharedMemory::reduce() {
   parts_.resize(static_cast<size_t>(p()));
   size_t room = static_cast<size_t>(share) * static_cast<size_t>(p());
   if (rooms_.size() < room && memory_ != nullptr) rooms_.resize(room);
-  const Store store = own.send == own.receive ? Store::cached : store_for(own.receive_bytes);
+  const Store store = own.send == own.receive ? Store::cached : store_for(own.receive_bytes, kStreamedBlock);
   post_addresses();
   while (posted < std::min(rounds, kAhead)) post_round();
   for (int64_t round = 0; posted < rounds || done < own.receive_bytes; ++round) {
@@ -336,7 +338,7 @@ int64_t SharedMemory::all_reduce_blocks(int64_t bytes) {
   parts_.resize(static_cast<size_t>(p()));
   if (rooms_.size() < static_cast<size_t>(chunk * p())) rooms_.resize(static_cast<size_t>(chunk * p()));
   const auto store = [&](const std::byte* from, const std::byte* to) {
-    return from == to ? Store::cached : store_for(bytes);
+    return from == to ? Store::cached : store_for(bytes, kStreamedSum);
   };
   const Store own_store = store(send, receive);
   for (int64_t at = begin; at < end; at += chunk) {
