@@ -102,13 +102,14 @@ func round(%sum: f32[32] [data], %w: f32[32] [data]) {
 }
 func main(%g: f32[32] [data], %w: f32[32] [-] param init=ones) {
   %w@1 = slice %w {over = data} : f32[32] [data]
-  repeat 3 call round as r (sum = %g, w = %w@1)
+  %start = add %g, %g : f32[32] [data]
+  repeat 3 call round as r (sum = %start, w = %w@1)
   %w.new@1 = all_gather %r.sum.new {over = data} : f32[32] [-]
   return %w.new@1 -> %w
 }
 )";
   CHECK(windows(text) == 0);
-  check(text, [](double g) { return g + 3; });
+  check(text, [](double g) { return 2 * g + 3; });
 }
 
 }  // namespace meshard
