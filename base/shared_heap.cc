@@ -98,13 +98,29 @@ void SharedHeap::use_large_pages(const void* data, int64_t bytes) {
   if (bytes == 0 || !has(data, bytes)) return;
   const int64_t begin = static_cast<const std::byte*>(data) - begin_;
   const std::lock_guard lock(mutex_);
-  for (int64_t page = begin / kLargePage; page * kLargePage < begin + bytes; ++page) {
-    if (tried_[static_cast<size_t>(page)]) continue;
-    tried_[static_cast<size_t>(page)] = true;
-    // What no page stands in yet is not put together: reading makes one.
-    (void)*const_cast<const volatile std::byte*>(begin_ + page * kLargePage);
-    // Where it cannot be done, small pages serve as well, more slowly.
-    (void)madvise(begin_ + page * kLargePage, static_cast<size_t>(kLargePage), kCollapse);
+  const int64_t end = round_up(begin + bytes, kLargePage) / kLargePage;
+  for (int64_t page = begin / kLargePage; page < end; ++page) {
+    int64_t last = page;
+    for (; last < end && !tried_[static_cast<size_t>(last)]; ++last) {
+      tried_[static_cast<size_t>(last)] = true;
+      // What no page stands in yet is not put together: reading makes one.
+      (void)*const_cast<const volatile std::byte*>(begin_ + last * kLargePage);
+    }
+    // Where it cannot be done, small pages serve as well, more slowly. One call for all of them: each call waits for every core of the
+    // machine, which costs more than the pages do where cores are busy.
+    if (last > page) (void)madvise(begin_ + page * kLargePage, static_cast<size_t>((last - page) * kLargePage), kCollapse);
+    page = std::max(page, last - 1);
+  }
+}
+
+void SharedHeap::prepare(std::vector<Written> blocks) {
+  SharedHeap* heap = find();
+  if (heap == nullptr) return;
+  std::sort(blocks.begin(), blocks.end(), [](const Written& a, const Written& b) { return a.data < b.data; });
+  for (size_t i = 0, next = 0; i < blocks.size(); i = next) {
+    const std::byte* end = blocks[i].data;
+    for (next = i; next < blocks.size() && blocks[next].data - end < kPage; ++next) end = blocks[next].data + blocks[next].bytes;
+    heap->use_large_pages(blocks[i].data, end - blocks[i].data);
   }
 }
 

@@ -32,10 +32,12 @@ class SharedHeap {
   // processes then map it in few steps. Each page is tried once. Before the first touch that costs less than the small
   // pages would; after it all that was written is copied.
   void use_large_pages(const void* data, int64_t bytes);
-  // The same in this process's heap, if there is one: for memory that will be written to its end.
-  static void prepare(const void* data, int64_t bytes) {
-    if (SharedHeap* heap = find()) heap->use_large_pages(data, bytes);
-  }
+  // The same for blocks of this process's heap, if there is one, that will be written to their ends.
+  struct Written {
+    const std::byte* data;
+    int64_t bytes;
+  };
+  static void prepare(std::vector<Written> blocks);
 
  private:
   SharedHeap(int file, std::byte* begin, int64_t bytes);

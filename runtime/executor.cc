@@ -81,11 +81,7 @@ struct Executor::Device {
     const Flat& flat = plan.flat;
     input = Memory(backend, plan.memory.input_bytes);
     arena = Memory(backend, plan.memory.arena_bytes);
-    if (backend != nullptr) {
-      pinned = backend->allocate_pinned(plan.memory.input_bytes);
-    } else {
-      SharedHeap::prepare(arena.data(), arena.bytes());
-    }
+    if (backend != nullptr) pinned = backend->allocate_pinned(plan.memory.input_bytes);
     std::vector<std::byte*> at(flat.values.size());
     for (size_t v = 0; v < flat.values.size(); ++v) {
       const Slot& slot = plan.memory.values[v];
@@ -419,6 +415,10 @@ void Executor::set_scalar(std::string_view name, double value) {
 
 void Executor::run() {
   // The first run is made step by step: libraries make things of their own when they are first called.
+  if (!touched_ && backend_ == nullptr) {
+    for (const auto& d : devices_) SharedHeap::prepare({{d->arena.data(), d->arena.bytes()}});
+  }
+  touched_ = true;
   const bool whole = graph_ && !observer_ && profile_ == nullptr && runs_++ > 0;
   if (whole) return run_captured();
   if (profile_ == nullptr) return run_steps<false>();

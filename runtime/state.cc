@@ -33,8 +33,7 @@ void State::add(const Program& local) {
   for (size_t d = 0; d < devices_.size(); ++d) {
     for (size_t i = before; i < entries_.size(); ++i) {
       const StateEntry& e = entries_[i];
-      const Memory& made = buffers_[d].emplace_back(backend_, local_elements(mesh_, e.type.shape, e.layout, devices_[d]) * size_bytes(e.type.dtype));
-      if (backend_ == nullptr) SharedHeap::prepare(made.data(), made.bytes());
+      buffers_[d].emplace_back(backend_, local_elements(mesh_, e.type.shape, e.layout, devices_[d]) * size_bytes(e.type.dtype));
     }
   }
 }
@@ -80,6 +79,11 @@ int64_t State::bytes(int device) const {
 }
 
 void State::init(uint64_t seed, int threads) {
+  std::vector<SharedHeap::Written> written;
+  for (const std::vector<Memory>& device : buffers_) {
+    for (size_t i = 0; backend_ == nullptr && i < device.size(); ++i) written.push_back({device[i].data(), device[i].bytes()});
+  }
+  SharedHeap::prepare(std::move(written));
   for (size_t d = 0; d < devices_.size(); ++d) {
     for (size_t i = 0; i < entries_.size(); ++i) {
       const StateEntry& e = entries_[i];
