@@ -83,12 +83,14 @@ class Finder {
 
   bool changes_one_value(size_t i, Collective kind) const {
     const FlatStep& step = flat_.steps[i];
-    return step.kind == FlatStep::collective && step.fetch == nullptr && !step.start && step.op->def->collective == kind &&
-           step.operands.size() == 1 && !in_loop_[i];
+    return step.kind == FlatStep::collective && step.fetch == nullptr && !step.start &&
+           step.op->def->collective == kind && step.operands.size() == 1 && !in_loop_[i];
   }
 
   bool stays(int root) const { return value(root).is_param && value(root).kind != ParamInfo::input; }
-  bool is_own(int v) const { return value(v).alias < 0 && !value(v).is_param && !value(v).is_result && names_[static_cast<size_t>(v)] == 1; }
+  bool is_own(int v) const {
+    return value(v).alias < 0 && !value(v).is_param && !value(v).is_result && names_[static_cast<size_t>(v)] == 1;
+  }
   bool loop_between(int first, int last) const {
     return std::any_of(loops_.begin(), loops_.end(), [&](int at) { return at >= first && at <= last; });
   }
@@ -97,7 +99,8 @@ class Finder {
   // The place of `part` in the memory of `whole`, where a window may begin there.
   std::optional<Range> window(int part, const Layout& part_layout, int whole) const {
     const Shape& shape = value(whole).type.shape;
-    const auto at = place_in(local_rect(mesh_, shape, part_layout, rank_), local_rect(mesh_, shape, value(whole).layout, rank_));
+    const auto at =
+        place_in(local_rect(mesh_, shape, part_layout, rank_), local_rect(mesh_, shape, value(whole).layout, rank_));
     const int64_t bytes = value(part).local.elements() * size_bytes(value(part).type.dtype);
     if (!at || bytes == 0) return std::nullopt;
     const int64_t begin = range(whole).begin + *at * size_bytes(value(part).type.dtype);
@@ -156,16 +159,20 @@ class Finder {
       if (use.step < made || use.step > last || use.step == i) continue;
       if (!range(use.value).meets(*place)) continue;
       // The maker may read what it overwrites, element by element.
-      const bool in_place = use.step == made && !use.writes && range(use.value) == *place && writes_over(maker, from, use.value);
+      const bool in_place =
+          use.step == made && !use.writes && range(use.value) == *place && writes_over(maker, from, use.value);
       if (!in_place) return;
     }
     put(from, *place);
   }
 
   bool writes_over(const FlatStep& maker, int result, int operand) const {
-    if (std::count(maker.operands.begin(), maker.operands.end(), operand) != 1 || value(operand).local != value(result).local) return false;
+    if (std::count(maker.operands.begin(), maker.operands.end(), operand) != 1 ||
+        value(operand).local != value(result).local)
+      return false;
     return std::any_of(maker.op->def->in_place.begin(), maker.op->def->in_place.end(), [&](const auto& pair) {
-      return maker.results[static_cast<size_t>(pair.first)] == result && maker.operands[static_cast<size_t>(pair.second)] == operand;
+      return maker.results[static_cast<size_t>(pair.first)] == result &&
+             maker.operands[static_cast<size_t>(pair.second)] == operand;
     });
   }
 

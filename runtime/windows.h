@@ -1,6 +1,6 @@
-// Windows: values that lie inside a parameter's or state's memory instead of in memory of their own. Where the optimizer's
-// state is split and a parameter is not, a rank reads its block of the parameter, updates it, and gathers all blocks into
-// the parameter again. Both copies of the own block vanish:
+// Windows: values that lie inside a parameter's or state's memory instead of in memory of their own. Where the
+// optimizer's state is split and a parameter is not, a rank reads its block of the parameter, updates it, and gathers
+// all blocks into the parameter again. Both copies of the own block vanish:
 //
 //   %w@1 = slice %w {over = data}            another name for this device's block of %w
 //   %w.new, ... = adamw %w@1, ...            writes where it reads, inside %w

@@ -78,17 +78,22 @@ TEST_CASE("what is read after it was overwritten has memory of its own") {
   // The block as it was, after the gather.
   const std::string old_block = program(32, kAdd, "  %z = add %w.new, %w@1 : f32[32] [data]\n", "%z, ");
   CHECK(windows(old_block) == 1);  // the new block alone
-  check(old_block, [](double g) { return 1 + g; }, "z");
+  check(
+      old_block, [](double g) { return 1 + g; }, "z");
   // The whole parameter as it was, after its block was updated: read from the block that was not touched yet.
-  const std::string old_whole =
-      program(32, kAdd + "  %o = square %w : f32[32] [-]\n  %o@1 = slice %o {over = data} : f32[32] [data]\n  %z = add %w.new, %o@1 : f32[32] [data]\n", "",
-              "%z, ");
+  const std::string old_whole = program(32,
+                                        kAdd +
+                                            "  %o = square %w : f32[32] [-]\n  %o@1 = slice %o {over = data} : f32[32] "
+                                            "[data]\n  %z = add %w.new, %o@1 : f32[32] [data]\n",
+                                        "", "%z, ");
   CHECK(windows(old_whole) == 1);
-  check(old_whole, [](double g) { return 1 + g; }, "z");
+  check(
+      old_whole, [](double g) { return 1 + g; }, "z");
 }
 
 TEST_CASE("an op that may not work in place writes elsewhere") {
-  const std::string twice = program(32, "  %s = mul %w@1, %w@1 : f32[32] [data]\n  %w.new = add %s, %g : f32[32] [data]\n");
+  const std::string twice =
+      program(32, "  %s = mul %w@1, %w@1 : f32[32] [data]\n  %w.new = add %s, %g : f32[32] [data]\n");
   CHECK(windows(twice) == 2);  // the product has memory of its own; nobody reads the block any more when %w.new is made
   check(twice, [](double g) { return 1 + g; });
   CHECK(windows(program(32, "  %w.new = mul %w@1, %w@1 : f32[32] [data]\n")) == 1);
