@@ -113,15 +113,4 @@ void SharedHeap::use_large_pages(const void* data, int64_t bytes) {
   }
 }
 
-void SharedHeap::prepare(std::vector<Written> blocks) {
-  SharedHeap* heap = find();
-  if (heap == nullptr) return;
-  std::sort(blocks.begin(), blocks.end(), [](const Written& a, const Written& b) { return a.data < b.data; });
-  for (size_t i = 0, next = 0; i < blocks.size(); i = next) {
-    const std::byte* end = blocks[i].data;
-    for (next = i; next < blocks.size() && blocks[next].data - end < kPage; ++next) end = blocks[next].data + blocks[next].bytes;
-    heap->use_large_pages(blocks[i].data, end - blocks[i].data);
-  }
-}
-
 }  // namespace meshard

@@ -29,15 +29,8 @@ class SharedHeap {
   void release(std::byte* data, int64_t bytes);
 
   // Puts what lies at `data` on large pages where the system has them, untouched parts of these pages too: other
-  // processes then map it in few steps. Each page is tried once. Before the first touch that costs less than the small
-  // pages would; after it all that was written is copied.
+  // processes then map it in few steps. Each page is tried once.
   void use_large_pages(const void* data, int64_t bytes);
-  // The same for blocks of this process's heap, if there is one, that will be written to their ends.
-  struct Written {
-    const std::byte* data;
-    int64_t bytes;
-  };
-  static void prepare(std::vector<Written> blocks);
 
  private:
   SharedHeap(int file, std::byte* begin, int64_t bytes);

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <map>
 
-#include "meshard/base/shared_heap.h"
 #include "meshard/runtime/device.h"
 #include "meshard/runtime/profile.h"
 
@@ -415,10 +414,6 @@ void Executor::set_scalar(std::string_view name, double value) {
 
 void Executor::run() {
   // The first run is made step by step: libraries make things of their own when they are first called.
-  if (!touched_ && backend_ == nullptr) {
-    for (const auto& d : devices_) SharedHeap::prepare({{d->arena.data(), d->arena.bytes()}});
-  }
-  touched_ = true;
   const bool whole = graph_ && !observer_ && profile_ == nullptr && runs_++ > 0;
   if (whole) return run_captured();
   if (profile_ == nullptr) return run_steps<false>();

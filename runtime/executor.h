@@ -96,7 +96,6 @@ class Executor {
   Backend* backend_ = nullptr;
   bool graph_ = true;
   int64_t runs_ = 0;
-  bool touched_ = false;  // the arena has been written
   std::unique_ptr<Backend::Graph> captured_;
   std::vector<int64_t> captured_bytes_;  // that the calls of a run bring, by device
 };

@@ -4,7 +4,6 @@
 
 #include <cstring>
 
-#include "meshard/base/shared_heap.h"
 #include "meshard/kernels/random.h"
 #include "meshard/layout/block.h"
 
@@ -79,11 +78,6 @@ int64_t State::bytes(int device) const {
 }
 
 void State::init(uint64_t seed, int threads) {
-  std::vector<SharedHeap::Written> written;
-  for (const std::vector<Memory>& device : buffers_) {
-    for (size_t i = 0; backend_ == nullptr && i < device.size(); ++i) written.push_back({device[i].data(), device[i].bytes()});
-  }
-  SharedHeap::prepare(std::move(written));
   for (size_t d = 0; d < devices_.size(); ++d) {
     for (size_t i = 0; i < entries_.size(); ++i) {
       const StateEntry& e = entries_[i];

@@ -49,12 +49,6 @@ TEST_CASE("what is released is found again, as zeros, and neighbours stay as the
     return std::all_of(data, data + bytes, [&](std::byte b) { return b == value; });
   };
   for (int step = 0; step < 300; ++step) {
-    if (step % 40 == 39) {  // what lies side by side, together; an empty block and one of another place too
-      std::byte elsewhere{};
-      std::vector<SharedHeap::Written> written = {{nullptr, 0}, {&elsewhere, 1}};
-      for (const auto& [data, bytes] : held) written.push_back({data, bytes});
-      SharedHeap::prepare(std::move(written));
-    }
     if (held.size() < 8 && random() % 2 == 0) {
       const auto bytes = static_cast<int64_t>(1 + random() % 300000);
       std::byte* data = heap.allocate(bytes);
