@@ -81,6 +81,17 @@ struct OpDef {
   std::vector<std::vector<int>> linear;
   Reduction combine = Reduction::sum;         // of reduced factors
   std::vector<std::pair<int, int>> in_place;  // {result, operand}: may share memory
+  // The operand to which all else of the result is added: it is pending as the result is, so that what devices add to
+  // their shares of it is reduced with them. -1: there is none.
+  int base = -1;
+  const OpDef& (*onto)() = nullptr;  // the op that adds what this one makes to a base, which is its last operand
+  bool adds = false;                 // the result is the sum of the two operands
+  // Of a product: the op that also adds a bias, its last operand; and those that then apply the activation which their
+  // attribute names, giving it alone or with the sum as a second result (sharding/optimize/epilogue.cc).
+  const OpDef& (*biased)() = nullptr;
+  const OpDef& (*activated)() = nullptr;
+  const OpDef& (*activated_beside)() = nullptr;
+  bool activation = false;  // a function of each element that those ops know by this op's name
   bool zero_if_value0 = false;  // no operands; with `value` 0 the result may be called a pending sum over anything
   bool remake = false;          // cheap: autodiff makes it again instead of saving it
   bool random = false;

@@ -111,7 +111,7 @@ std::optional<OpSplit> find_split(const Mesh& mesh, const OpDef& def, const Boun
 // The layouts that results have when the op runs under `split`: reduced factors leave their atoms pending.
 std::vector<Layout> result_layouts(const OpDef& def, const BoundRule& rule, const OpSplit& split);
 // The layouts that the operands need: factors' atoms, and the passing atoms pending on the operands of linear group
-// `group` (index into def.linear; -1: none).
+// `group` (index into def.linear; -1: none). A base (OpDef::base) is pending as the result.
 std::vector<Layout> operand_layouts(const OpDef& def, const BoundRule& rule, const OpSplit& split, int group);
 
 }  // namespace meshard

@@ -200,7 +200,7 @@ class SplitFinder {
     }
     std::vector<int> pending;
     for (size_t i = 0; i < operands_.size(); ++i) {
-      if (operands_[i].is_pending()) pending.push_back(static_cast<int>(i));
+      if (operands_[i].is_pending() && static_cast<int>(i) != def_.base) pending.push_back(static_cast<int>(i));
     }
     if (pending.empty()) return "";
     const Layout& first = operands_[static_cast<size_t>(pending[0])];
@@ -212,6 +212,7 @@ class SplitFinder {
         }
       }
       const bool group = std::any_of(def_.linear.begin(), def_.linear.end(), [&](std::vector<int> g) {
+        std::erase(g, def_.base);
         std::sort(g.begin(), g.end());
         return g == pending;
       });
@@ -240,6 +241,10 @@ class SplitFinder {
 
   std::string check_results() const {
     const std::vector<Layout> expected = result_layouts(def_, rule_, split_);
+    if (def_.base >= 0 && operands_[static_cast<size_t>(def_.base)].pending != expected[0].pending) {
+      return fmt::format("operand {} is {}, but what is added to it {}", def_.base,
+                         operands_[static_cast<size_t>(def_.base)].closed().str(mesh_), expected[0].str(mesh_));
+    }
     for (size_t r = 0; r < results_.size(); ++r) {
       if (!(expected[r].split() & expected[r].pending_atoms()).empty()) {
         return fmt::format("{} would be split and pending over {}", result_name(r),
@@ -288,8 +293,10 @@ std::vector<Layout> result_layouts(const OpDef& def, const BoundRule& rule, cons
 std::vector<Layout> operand_layouts(const OpDef& def, const BoundRule& rule, const OpSplit& split, int group) {
   std::vector<Layout> layouts;
   for (const auto& dims : rule.operands) layouts.push_back(layout_from_factors(dims, split.atoms));
-  if (group < 0) return layouts;
-  for (int i : def.linear[static_cast<size_t>(group)]) layouts[static_cast<size_t>(i)].pending = split.passing;
+  if (group >= 0) {
+    for (int i : def.linear[static_cast<size_t>(group)]) layouts[static_cast<size_t>(i)].pending = split.passing;
+  }
+  if (def.base >= 0) layouts[static_cast<size_t>(def.base)].pending = result_layouts(def, rule, split)[0].pending;
   return layouts;
 }
 

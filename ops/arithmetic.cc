@@ -76,6 +76,7 @@ const OpDef& add_op() {
     d.integers = true;
     d.cases.push_back({"i32[2,5,3], i32[3]", "", "i32[2,5,3]"});
     d.linear = {{0, 1}};
+    d.adds = true;
     d.vjp = add_vjp;
     return d;
   }();

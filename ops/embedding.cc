@@ -45,6 +45,7 @@ const OpDef& embedding_vjp_op() {
       .result_dtype = {1},
       .operand_dtypes = {Dtype::i32},
       .linear = {{1}},
+      .onto = embedding_vjp_onto_op,
       .wide_results = {0},
       .flops_per_point = 0,
       .reference = reference::embedding_vjp,
@@ -53,6 +54,28 @@ const OpDef& embedding_vjp_op() {
                 {"i32[5], f32[5,1]", "{v = 3}", "f32[3,1]", 3},
                 {"i32[0], f32[0,3]", "{v = 5}", "f32[5,3]", 5},
                 {"i32[9,5], f32[9,5,65]", "{v = 50}", "", 50}},
+  };
+  return def;
+}
+
+const OpDef& embedding_vjp_onto_op() {
+  static const OpDef def = {
+      .name = "embedding_vjp_onto",
+      .purpose = "the rows of dy added by id, in their order, to the rows of a table",
+      .rule = "..., ... d, v d -> v d",
+      .operand_dtypes = {Dtype::i32},
+      .linear = {{1, 2}},
+      .in_place = {{0, 2}},
+      .base = 2,
+      .wide_operands = {2},
+      .wide_results = {0},
+      .flops_per_point = 0,
+      .reference = reference::embedding_vjp_onto,
+      .cpu = cpu::embedding_vjp_onto,
+      .cases = {{"i32[2,5], f32[2,5,3], f32[7,3]", "", "f32[7,3]", 7},
+                {"i32[5], f32[5,1], f32[3,1]", "", "f32[3,1]", 3},
+                {"i32[0], f32[0,3], f32[5,3]", "", "f32[5,3]", 5},
+                {"i32[9,5], f32[9,5,65], f32[50,65]", "", "", 50}},
   };
   return def;
 }

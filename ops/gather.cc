@@ -60,6 +60,14 @@ std::string scatter_rule(std::span<const Type>, const Attributes& attributes) {
   return std::string(text);
 }
 
+// The rule is that of scatter_add; the base is laid out as the result.
+std::string scatter_onto_rule(std::span<const Type> operands, const Attributes& attributes) {
+  const std::string text = scatter_rule(operands, attributes);
+  const size_t arrow = text.find("->"), marks = text.find('|');
+  if (arrow == std::string::npos) return text;
+  return fmt::format("{}, {} {}", text.substr(0, arrow), text.substr(arrow + 2, marks - arrow - 2), text.substr(arrow));
+}
+
 void gather_vjp(Vjp& v) {
   if (!v.needs(0)) return;
   const std::array<Type, 2> types{v.operand(0).type(), v.operand(1).type()};
@@ -115,6 +123,7 @@ const OpDef& scatter_add_op() {
       .operand_dtypes = {Dtype::i32},
       .integers = true,
       .linear = {{1}},
+      .onto = scatter_add_onto_op,
       .wide_results = {0},
       .flops_per_point = 0,
       .vjp = scatter_vjp,
@@ -125,6 +134,31 @@ const OpDef& scatter_add_op() {
                 {"i32[], f32[3]", "{k = 5, rule = \", ... -> k ...\"}", "f32[5,3]", 5},
                 {"i32[4], i32[4]", "{k = 3, rule = \"i, i -> k\"}", "i32[3]", 3},
                 {"i32[0], f32[0,3]", "{k = 5, rule = \"i, i d -> k d\"}", "f32[5,3]", 5}},
+  };
+  return def;
+}
+
+const OpDef& scatter_add_onto_op() {
+  static const OpDef def = {
+      .name = "scatter_add_onto",
+      .purpose = "x added by id, in the order of the rule, to what a base has along its dimension k",
+      .rule_for = scatter_onto_rule,
+      .attributes = {{"rule", std::string(), true}},
+      .operand_dtypes = {Dtype::i32},
+      .integers = true,
+      .linear = {{1, 2}},
+      .in_place = {{0, 2}},
+      .base = 2,
+      .wide_operands = {2},
+      .wide_results = {0},
+      .flops_per_point = 0,
+      .reference = reference::scatter_add_onto,
+      .cases = {{"i32[4], f32[4,3], f32[5,3]", "{rule = \"i, i d -> k d\"}", "f32[5,3]", 6},
+                {"i32[2,4], f32[2,4,3], f32[2,5,3]", "{rule = \"b i, b i d -> b k d\"}", "f32[2,5,3]", 5},
+                {"i32[3,4,2], f32[3,4,2], f32[3,5,2]", "{rule = \"a i b, a i b -> a k b\"}", "f32[3,5,2]", 5},
+                {"i32[], f32[3], f32[5,3]", "{rule = \", ... -> k ...\"}", "f32[5,3]", 5},
+                {"i32[4], i32[4], i32[3]", "{rule = \"i, i -> k\"}", "i32[3]", 3},
+                {"i32[0], f32[0,3], f32[5,3]", "{rule = \"i, i d -> k d\"}", "f32[5,3]", 5}},
   };
   return def;
 }

@@ -110,6 +110,7 @@ void ChoiceModel::set_kind(ChoiceSignature& s) {
     }
   }
   key.push_back(static_cast<char>(s.linear.size()));
+  key.push_back(static_cast<char>(s.def == nullptr ? -1 : s.def->base));
   const auto [it, fresh] = ids_->kinds.try_emplace(std::move(key), static_cast<int>(kinds_.size()));
   if (fresh) kinds_.push_back(static_cast<int>(signatures_.size()));
   s.kind = it->second;
@@ -150,7 +151,8 @@ SplitId ChoiceModel::intern(int kind, OpSplit split, int group) {
   const auto [it, fresh] = ids_->splits.try_emplace(std::move(key), static_cast<int>(splits_.size()));
   if (!fresh) return it->second;
   const ChoiceSignature& s = signatures_[static_cast<size_t>(kinds_[static_cast<size_t>(kind)])];
-  Split made{kind, std::move(split), group, group >= 0 && s.linear[static_cast<size_t>(group)].size() > 1, {}, {}, 1};
+  const bool together = group >= 0 && s.linear[static_cast<size_t>(group)].size() > 1, based = s.def != nullptr && s.def->base >= 0;
+  Split made{kind, std::move(split), group, together || based, {}, {}, 1};
   std::vector<Layout> needed, results;
   if (s.def != nullptr) {
     needed = operand_layouts(*s.def, s.rule, made.split, group);

@@ -12,6 +12,8 @@
 //   less:
 //            | all_reduce and slice become reduce_scatter
 //   drop     | ops, results of functions, and functions that nobody needs go
+//   onto     | what is made only to be added to another value is added there by the op that makes it, in that value's
+//            | memory
 //   regather | gathered values that are read far apart are gathered again, where a memory limit asks for it
 //   bucket   | reductions or gathers of one group that do not wait for one another become one message
 //   overlap  | collectives are started as soon as they can be and waited for where their result is read
@@ -47,6 +49,7 @@ Program fold(const Program& local);
 Program share(const Program& local);
 Program shorten(const Program& local);
 Program drop(const Program& local);
+Program onto(const Program& local);
 // The widest `count` of the gaps that there are; fewer if there are fewer.
 Program regather(const Program& local, int64_t count);
 int64_t gaps_to_regather(const Program& local);

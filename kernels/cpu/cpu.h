@@ -52,6 +52,7 @@ Prepared take(const KernelSpec& spec);
 
 Prepared embedding(const KernelSpec& spec);
 Prepared embedding_vjp(const KernelSpec& spec);
+Prepared embedding_vjp_onto(const KernelSpec& spec);
 
 Prepared softmax(const KernelSpec& spec);
 Prepared softmax_vjp(const KernelSpec& spec);

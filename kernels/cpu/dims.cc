@@ -87,16 +87,21 @@ void add_row(const Half* x, float* y, int64_t n) {
   }
 }
 
-// Each thread has rows of the table to itself and adds the ids that fall there, in order.
+// Each thread has rows of the table to itself and adds the ids that fall there, in order: to zeros, or to the rows of the
+// last operand, of which only those of some id are touched where they lie in the result's memory.
 template <class T>
-Prepared add_rows(const KernelSpec& spec) {
+Prepared add_rows(const KernelSpec& spec, bool onto) {
   const int64_t ids = spec.operands[0].type.shape.elements(), d = spec.results[0].type.shape[1];
   const int64_t first = spec.factor("v").begin, size = spec.factor("v").size;
   return {0, [=, threads = spec.threads](const KernelCall& call) {
             float* table = out<float>(call);
             parallel_parts(threads, size, kGrain / std::max<int64_t>(d, 1) + 1,
                            [&](int64_t, int64_t begin, int64_t end) {
-                             std::fill_n(table + begin * d, (end - begin) * d, 0.0f);
+                             if (!onto) {
+                               std::fill_n(table + begin * d, (end - begin) * d, 0.0f);
+                             } else if (const float* base = in<float>(call, 2); base != table) {
+                               std::copy_n(base + begin * d, (end - begin) * d, table + begin * d);
+                             }
                              for (int64_t i = 0; i < ids; ++i) {
                                const int64_t row = in<int32_t>(call, 0)[i] - first;
                                if (row < begin || row >= end) continue;
@@ -106,14 +111,17 @@ Prepared add_rows(const KernelSpec& spec) {
           }};
 }
 
+Prepared add_any_rows(const KernelSpec& spec, bool onto) {
+  if (spec.results[0].type.dtype != Dtype::f32 || (onto && spec.operands[2].type.dtype != Dtype::f32)) return {};
+  const Dtype from = spec.operands[1].type.dtype;
+  if (is_narrow(from)) return for_narrow(from, [&]<class T>() { return add_rows<T>(spec, onto); });
+  return add_rows<float>(spec, onto);
+}
+
 }  // namespace
 
-Prepared embedding_vjp(const KernelSpec& spec) {
-  if (spec.results[0].type.dtype != Dtype::f32) return {};
-  const Dtype from = spec.operands[1].type.dtype;
-  if (is_narrow(from)) return for_narrow(from, [&]<class T>() { return add_rows<T>(spec); });
-  return add_rows<float>(spec);
-}
+Prepared embedding_vjp(const KernelSpec& spec) { return add_any_rows(spec, false); }
+Prepared embedding_vjp_onto(const KernelSpec& spec) { return add_any_rows(spec, true); }
 
 Prepared pick(const KernelSpec& spec) { return reference::pick(spec); }
 

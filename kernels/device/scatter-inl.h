@@ -1,10 +1,12 @@
 // Sums by index, in the order of the specification, whatever the threads do. Where ids have no dimension of the result,
 // they are put in order first: each id counts those equal to it before it and in all (n^2 comparisons, no atomics), a
 // prefix sum of the counts says where each row's list begins, and a result sums its row's list. Else a result goes over
-// all ids that may be its own.
+// all ids that may be its own. What is added to a base begins with the base's element; where the base lies in the
+// result's memory only the rows of some id are touched.
 #ifndef MESHARD_KERNELS_DEVICE_SCATTER_INL_H
 #define MESHARD_KERNELS_DEVICE_SCATTER_INL_H
 
+#include "meshard/kernels/device/index-inl.h"
 #include "meshard/kernels/device/number-inl.h"
 
 namespace meshard::MESHARD_DEVICE {
@@ -98,17 +100,38 @@ struct SumListsBody {
   }
 };
 
+// As SumListsBody, onto what y has: for each id and element, done by the first id of a row.
+template <class T>
+struct AddListsBody {
+  IdLists l;
+  Points<2> others;
+  int64_t stride;
+  const T* x;
+  T* y;
+  MESHARD_BODY void operator()(int64_t i) const {
+    const int64_t id = i / others.count;
+    if (l.place[id] != 0) return;
+    const int64_t r = l.row(id);
+    const auto at = others.at(i % others.count);
+    T& to = y[at[1] + r * stride];
+    Sum<T> sum = load(to);
+    for (int64_t j = l.first[r]; j < l.first[r + 1]; ++j) sum += load(x[at[0] + l.points.at(l.list[j])[1]]);
+    to = store<T>(sum);
+  }
+};
+
 template <class T>
 struct SearchIdsBody {
   Points<3> others, summed;  // ids, x, y
   int64_t begin, stride;
   const int32_t* ids;
   const T* x;
+  const T* base;  // laid out as y; null: zeros
   T* y;
   MESHARD_BODY void operator()(int64_t i) const {
     const int64_t r = i / others.count;
     const auto at = others.at(i % others.count);
-    Sum<T> sum = 0;
+    Sum<T> sum = base != nullptr ? load(base[at[2] + r * stride]) : Sum<T>(0);
     for (int64_t j = 0; j < summed.count; ++j) {
       const auto here = summed.at(j);
       if (ids[at[0] + here[0]] - begin == r) sum += load(x[at[1] + here[1]]);
@@ -117,8 +140,8 @@ struct SearchIdsBody {
   }
 };
 
-// ids, x -> y, whose rows are `factor`.
-inline Prepared prepare_scatter(const KernelSpec& spec, std::string_view factor) {
+// ids, x [, base] -> y, whose rows are `factor`.
+inline Prepared prepare_scatter(const KernelSpec& spec, std::string_view factor, bool onto) {
   const KernelOperand &ids = spec.operands[0], &x = spec.operands[1], &y = spec.results[0];
   const int k = factor_index(spec, factor);
   const int64_t begin = spec.factors[static_cast<size_t>(k)].begin, rows = spec.factors[static_cast<size_t>(k)].size;
@@ -131,13 +154,13 @@ inline Prepared prepare_scatter(const KernelSpec& spec, std::string_view factor)
       return {0, [=](const KernelCall& call) {
                 run_points(rows * others.count,
                            SearchIdsBody<T>{others, summed, begin, stride, in<int32_t>(call, 0), in<T>(call, 1),
-                                            out<T>(call)},
+                                            onto ? in<T>(call, 2) : nullptr, out<T>(call)},
                            call.stream);
               }};
     });
   }
   const Points<2> summed = points_of<2>(spec, gone, {&ids, &x}), others = points_of<2>(spec, kept, {&x, &y});
-  const int64_t n = summed.count;
+  const int64_t n = summed.count, elements = y.type.shape.elements();
   return for_any(y.type.dtype, [&]<class T>() -> Prepared {
     return {(rows + 1 + 2 * n) * static_cast<int64_t>(sizeof(int64_t)), [=](const KernelCall& call) {
               auto* first = static_cast<int64_t*>(call.workspace);
@@ -147,13 +170,22 @@ inline Prepared prepare_scatter(const KernelSpec& spec, std::string_view factor)
               run_points(n, CountIdsBody{l}, call.stream);
               run_teams(1, kThreads, kThreads * static_cast<int64_t>(sizeof(int64_t)), BeginListsBody{l}, call.stream);
               run_points(n, ListIdsBody{l}, call.stream);
+              if (onto) {
+                if (call.results[0] != call.operands[2]) {
+                  run_points(elements, CopyBody<T>{in<T>(call, 2), out<T>(call)}, call.stream);
+                }
+                run_points(n * others.count, AddListsBody<T>{l, others, stride, in<T>(call, 1), out<T>(call)}, call.stream);
+                return;
+              }
               run_points(rows * others.count, SumListsBody<T>{l, others, stride, in<T>(call, 1), out<T>(call)},
                          call.stream);
             }};
   });
 }
-inline Prepared scatter_add(const KernelSpec& spec) { return prepare_scatter(spec, "k"); }
-inline Prepared embedding_vjp(const KernelSpec& spec) { return prepare_scatter(spec, "v"); }
+inline Prepared scatter_add(const KernelSpec& spec) { return prepare_scatter(spec, "k", false); }
+inline Prepared scatter_add_onto(const KernelSpec& spec) { return prepare_scatter(spec, "k", true); }
+inline Prepared embedding_vjp(const KernelSpec& spec) { return prepare_scatter(spec, "v", false); }
+inline Prepared embedding_vjp_onto(const KernelSpec& spec) { return prepare_scatter(spec, "v", true); }
 
 }  // namespace meshard::MESHARD_DEVICE
 

@@ -60,7 +60,10 @@ Prepared embedding(const KernelSpec& spec) {
   });
 }
 
-Prepared embedding_vjp(const KernelSpec& spec) {
+namespace {
+
+// Into zeros, or into the last operand.
+Prepared add_rows(const KernelSpec& spec, bool onto) {
   const int64_t ids = spec.operands[0].type.shape.elements(), d = spec.results[0].type.shape[1];
   const KernelFactor v = spec.factor("v");
   const int64_t begin = v.begin, size = v.size;
@@ -70,7 +73,11 @@ Prepared embedding_vjp(const KernelSpec& spec) {
     return {narrow ? size * d * static_cast<int64_t>(sizeof(Sum<T>)) : 0, [=](const KernelCall& call) {
               const T* dy = in<T>(call, 1);
               auto* sums = static_cast<Sum<T>*>(narrow ? call.workspace : call.results[0]);
-              std::fill_n(sums, size * d, Sum<T>{0});
+              if (onto) {
+                for (int64_t i = 0; i < size * d; ++i) sums[i] = static_cast<Sum<T>>(in<T>(call, 2)[i]);
+              } else {
+                std::fill_n(sums, size * d, Sum<T>{0});
+              }
               for (int64_t i = 0; i < ids; ++i) {
                 const int64_t row = in<int32_t>(call, 0)[i] - begin;
                 if (row < 0 || row >= size) continue;
@@ -81,5 +88,10 @@ Prepared embedding_vjp(const KernelSpec& spec) {
             }};
   });
 }
+
+}  // namespace
+
+Prepared embedding_vjp(const KernelSpec& spec) { return add_rows(spec, false); }
+Prepared embedding_vjp_onto(const KernelSpec& spec) { return add_rows(spec, true); }
 
 }  // namespace meshard::reference

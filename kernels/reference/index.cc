@@ -26,7 +26,10 @@ Prepared gather(const KernelSpec& spec) {
   });
 }
 
-Prepared scatter_add(const KernelSpec& spec) {
+namespace {
+
+// Into zeros, or into the last operand.
+Prepared scatter(const KernelSpec& spec, bool onto) {
   const auto k = static_cast<size_t>(factor_index(spec, "k"));
   const int64_t begin = spec.factors[k].begin, size = spec.factors[k].size;
   const int64_t stride = factor_strides(spec, spec.results[0])[k], n = spec.results[0].type.shape.elements();
@@ -38,7 +41,11 @@ Prepared scatter_add(const KernelSpec& spec) {
               const int32_t* ids = in<int32_t>(call, 0);
               const T* x = in<T>(call, 1);
               auto* sums = static_cast<Sum<T>*>(kNarrow ? call.workspace : call.results[0]);
-              std::fill_n(sums, n, Sum<T>{0});
+              if (onto) {
+                for (int64_t i = 0; i < n; ++i) sums[i] = static_cast<Sum<T>>(in<T>(call, 2)[i]);
+              } else {
+                std::fill_n(sums, n, Sum<T>{0});
+              }
               nest.each({}, [&](const Offsets<3>& at) {
                 const int64_t id = ids[at[0]] - begin;
                 if (id >= 0 && id < size) sums[at[2] + id * stride] += static_cast<Sum<T>>(x[at[1]]);
@@ -47,6 +54,11 @@ Prepared scatter_add(const KernelSpec& spec) {
             }};
   });
 }
+
+}  // namespace
+
+Prepared scatter_add(const KernelSpec& spec) { return scatter(spec, false); }
+Prepared scatter_add_onto(const KernelSpec& spec) { return scatter(spec, true); }
 
 namespace {
 

@@ -78,9 +78,12 @@ Prepared embedding(const KernelSpec& spec);  // ids i32[...], table [v, d] -> [.
 Prepared embedding_vjp(
     const KernelSpec& spec);  // ids i32[...], dy [..., d] -> dtable [v, d], added in the order of ids
 
+Prepared embedding_vjp_onto(const KernelSpec& spec);  // ids, dy, base [v, d] -> base and the rows added to it; may be in its memory
+
 // By index. The factor k may be split: an index outside this block gives zeros, or adds nothing.
 Prepared gather(const KernelSpec& spec);       // x with k, ids i32 -> the elements of x at k = id
 Prepared scatter_add(const KernelSpec& spec);  // ids i32, x -> with k: x summed by id
+Prepared scatter_add_onto(const KernelSpec& spec);  // ids i32, x, base with k -> base and x added by id; may be in its memory
 
 // Along {dimension}: y[i] = x[(offset + step i) / spread] where that divides and lies in x, else 0; as a ring, x[... modulo
 // its size]. {offset = 0, step = 1, spread = 1, ring = false}

@@ -12,6 +12,7 @@ std::vector<Pass> optimize_passes(const OptimizeOptions& options) {
   add("share", share);
   add("shorten", shorten);
   add("drop", drop);
+  add("onto", onto);
   if (options.regather > 0)
     add("regather", [count = options.regather](const Program& p) { return regather(p, count); });
   add("bucket", [bytes = options.bucket_bytes](const Program& p) { return bucket(p, bytes); });

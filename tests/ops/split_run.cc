@@ -86,8 +86,8 @@ LocalSpec local_spec(const Case& c, const BoundRule& rule, const Mesh& mesh, con
     local.spec.factors.push_back({factor.name, mine.size, factor.size, mine.begin});
   }
   const std::vector<Type> results = c.results();
+  local.operands = operand_layouts(*c.def, rule, OpSplit{atoms, {}}, -1);
   for (size_t i = 0; i < c.operands.size(); ++i) {
-    local.operands.push_back(layout_from_factors(rule.operands[i], atoms));
     local.reads.push_back(halo_fetch(c, rule, mesh, atoms, i).wanted(rank));
     KernelOperand& o = local.spec.operands.emplace_back();
     o = {Type{c.operands[i].dtype, local.reads[i].shape()}, rule.operands[i], {}, {}};
@@ -128,6 +128,11 @@ Sharded shard(const Mesh& mesh, const Tensor& whole, const Layout& layout) {
   for (int64_t r = 0; r < mesh.size(); ++r) {
     const Rect mine = local_rect(mesh, whole.shape(), layout, Rank{static_cast<int32_t>(r)});
     value.parts.emplace_back(Type{whole.type().dtype, mine.shape()});
+    // A sum that is still to be made has all on the first device and zeros on the others.
+    if (mesh.position(Rank{static_cast<int32_t>(r)}, layout.pending_of(Reduction::sum).list()) != 0) {
+      value.parts.back().fill(0);
+      continue;
+    }
     copy_rect(whole.data(), all, value.parts.back().data(), mine, mine, size_bytes(whole.type().dtype));
   }
   return value;
@@ -188,8 +193,9 @@ std::vector<Tensor> run_split(const Case& c, const Mesh& mesh, const FactorAtoms
                               const std::vector<Tensor>& operands) {
   const BoundRule rule = c.rule();
   std::vector<Sharded> parts;
+  const std::vector<Layout> needed = operand_layouts(*c.def, rule, OpSplit{atoms, {}}, -1);
   for (size_t i = 0; i < operands.size(); ++i)
-    parts.push_back(shard(mesh, operands[i], layout_from_factors(rule.operands[i], atoms)));
+    parts.push_back(shard(mesh, operands[i], needed[i]));
   std::vector<const Sharded*> pointers;
   for (const Sharded& s : parts) pointers.push_back(&s);
   const std::vector<Type> types = c.results();
