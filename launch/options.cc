@@ -33,7 +33,7 @@ std::vector<Flag> model_flags() {
 std::vector<Flag> with_optimize_flags(std::vector<Flag> flags) {
   constexpr double kMost = 1e15;
   for (Flag f : std::vector<Flag>{
-           {Flag::text, "without", "NAMES", "rewrites to leave out: fold, share, shorten, drop, onto, regather, bucket, overlap, or all"},
+           {Flag::text, "without", "NAMES", "rewrites to leave out: fold, share, shorten, drop, onto, epilogue, regather, bucket, overlap, or all"},
            {Flag::integer, "bucket", "BYTES", "the largest message put together of several; default 1 MiB", 0, kMost},
            {Flag::integer, "memory", "BYTES", "of a device: what is over it is gathered again instead of kept", 1, kMost},
            {Flag::boolean, "overlap", "", "start collectives early and wait for them late"}}) {

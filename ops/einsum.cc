@@ -58,6 +58,7 @@ const OpDef& einsum_op() {
       .attributes = {{"rule", std::string(), true}},
       .repeats = true,
       .linear = {{0}, {1}},
+      .biased = einsum_bias_op,
       .precision = Precision::computes,
       .widens = true,
       .flops_per_point = 2,

@@ -125,6 +125,7 @@ const OpDef& gelu_op() {
   static const OpDef def = [] {
     OpDef d = smooth("gelu", "x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2", reference::gelu, cpu::gelu,
                      gelu_gradient, 14);
+    d.activation = true;
     d.remake = true;  // its operand is kept for the gradient anyway
     return d;
   }();
@@ -143,6 +144,7 @@ const OpDef& gelu_vjp_op() {
 const OpDef& silu_op() {
   static const OpDef def = [] {
     OpDef d = smooth("silu", "x sigmoid(x)", reference::silu, cpu::silu, silu_gradient, 11);
+    d.activation = true;
     d.remake = true;  // its operand is kept for the gradient anyway
     return d;
   }();

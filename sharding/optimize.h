@@ -14,6 +14,8 @@
 //   drop     | ops, results of functions, and functions that nobody needs go
 //   onto     | what is made only to be added to another value is added there by the op that makes it, in that value's
 //            | memory
+//   epilogue | a bias added to a product, and an activation of that sum, become part of the product, where the device's
+//            | products take them
 //   regather | gathered values that are read far apart are gathered again, where a memory limit asks for it
 //   bucket   | reductions or gathers of one group that do not wait for one another become one message
 //   overlap  | collectives are started as soon as they can be and waited for where their result is read
@@ -36,6 +38,8 @@ struct OptimizeOptions {
   int64_t bucket_bytes = int64_t{1} << 20;
   // In how many gaps between two reads regather gives a gathered value up; compile() sets it to meet memory_bytes.
   int64_t regather = 0;
+  // Bias and activation in products: compile() says where that pays.
+  bool epilogue = false;
   // Off, since no communicator makes progress between start and wait yet: it would only cost memory.
   bool overlap = false;
 };
@@ -50,6 +54,7 @@ Program share(const Program& local);
 Program shorten(const Program& local);
 Program drop(const Program& local);
 Program onto(const Program& local);
+Program epilogue(const Program& local);
 // The widest `count` of the gaps that there are; fewer if there are fewer.
 Program regather(const Program& local, int64_t count);
 int64_t gaps_to_regather(const Program& local);

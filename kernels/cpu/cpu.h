@@ -13,6 +13,10 @@ Prepared einsum(const KernelSpec& spec);
 // where that is faster than f32 with conversions (kernels/mixed.h), which `einsum` leaves to its caller.
 Prepared einsum_bf16(const KernelSpec& spec);
 
+// The product, then bias and activation in one pass while it is in the caches.
+Prepared einsum_bias(const KernelSpec& spec);
+Prepared einsum_activation(const KernelSpec& spec);
+
 Prepared identity(const KernelSpec& spec);
 Prepared neg(const KernelSpec& spec);
 Prepared exp(const KernelSpec& spec);

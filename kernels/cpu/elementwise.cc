@@ -141,6 +141,7 @@ Elementwise<float16> elementwise_f16() { return elementwise<float16>(); }
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
+#include "meshard/kernels/epilogue.h"
 #include "meshard/kernels/cpu/ranges.h"
 
 namespace meshard::cpu {
@@ -176,6 +177,40 @@ Prepared two_of(const KernelSpec& spec, BinaryFn<T> f) {
           }};
 }
 
+// To the sum, the last result, a bias is added; what `f`, if any, makes of it is result 0. Piece by piece in the first cache.
+Prepared finish(const KernelSpec& spec, BinaryFn<float> add, UnaryFn<float> f) {
+  const size_t at_sum = spec.results.size() - 1;
+  const KernelOperand& sum = spec.results[at_sum];
+  const Nest<2> nest(spec, factors_of(sum), {&sum, &spec.operands[2]});
+  const std::vector<Loop<2>> loops = nest.loops();
+  const Offsets<2> step = loops.empty() ? Offsets<2>{1, 0} : loops.back().step;
+  if (step[0] != 1 || step[1] > 1) return {};
+  return {0, [=, n = nest.points(), threads = spec.threads](const KernelCall& call) {
+            constexpr int64_t kPiece = 2048;
+            auto* y = static_cast<float*>(call.results[at_sum]);
+            parallel_parts(threads, n, kGrain, [&](int64_t, int64_t begin, int64_t end) {
+              pieces<2>(loops, begin, end, [&](const Offsets<2>& at, int64_t count) {
+                for (int64_t i = 0; i < count; i += kPiece) {
+                  const int64_t some = std::min(kPiece, count - i);
+                  float* here = y + at[0] + i;
+                  add(here, false, in<float>(call, 2) + at[1] + i * step[1], step[1] == 0, here, some);
+                  if (f != nullptr) f(here, out<float>(call) + at[0] + i, some, 0);
+                }
+              });
+            });
+          }};
+}
+
+Prepared product_and(const KernelSpec& spec, UnaryFn<float> f) {
+  if (!all_f32(spec)) return {};
+  const Prepared product = einsum(EpilogueParts(spec, false).product), rest = finish(spec, HWY_DYNAMIC_DISPATCH(elementwise_f32)().add, f);
+  if (!product.run || !rest.run) return {};
+  return {product.workspace_bytes, [product, rest](const KernelCall& call) {
+            product.run({call.operands.first(2), call.results.last(1), call.workspace, call.stream});
+            rest.run(call);
+          }};
+}
+
 // pick(table) gives the function of the table for the spec's type.
 template <class Pick>
 Prepared one(const KernelSpec& spec, const Pick& pick, double c = 0) {
@@ -192,6 +227,12 @@ Prepared two(const KernelSpec& spec, const Pick& pick) {
 }
 
 }  // namespace
+
+Prepared einsum_bias(const KernelSpec& spec) { return product_and(spec, nullptr); }
+Prepared einsum_activation(const KernelSpec& spec) {
+  const Elementwise<float> all = HWY_DYNAMIC_DISPATCH(elementwise_f32)();
+  return product_and(spec, spec.attributes->text("activation") == "silu" ? all.silu : all.gelu);
+}
 
 Prepared neg(const KernelSpec& spec) { return one(spec, [](const auto& f) { return f.neg; }); }
 Prepared exp(const KernelSpec& spec) { return one(spec, [](const auto& f) { return f.exp; }); }

@@ -95,7 +95,7 @@ cublasComputeType_t sums_of(const Gemm& g) {
 // run for validation and generation again.
 class Choices {
  public:
-  using Key = std::array<int64_t, 20>;
+  using Key = std::array<int64_t, 21>;
 
   static Key key_of(const Gemm& g, const ColumnMajor& form) {
     Key key{static_cast<int64_t>(g.dtype), static_cast<int64_t>(g.result), g.tf32, g.stack};
@@ -105,7 +105,8 @@ class Choices {
     }
     int device = 0;
     cudaGetDevice(&device);
-    key[at] = device;
+    key[at++] = device;
+    key[at] = 2 * static_cast<int64_t>(g.epilogue) + g.keeps_sum;
     return key;
   }
 
@@ -130,13 +131,15 @@ Choices& choices() {
 
 class Matmul {
  public:
-  explicit Matmul(const Gemm& g) : f64_(g.dtype == Dtype::f64), form_(column_major(g)) {
+  explicit Matmul(const Gemm& g)
+      : f64_(g.dtype == Dtype::f64), epilogue_(g.epilogue), keeps_sum_(g.keeps_sum), form_(column_major(g)) {
     const Library& lib = library();
     check(lib.make_product(&product_, sums_of(g), f64_ ? CUDA_R_64F : CUDA_R_32F), "a description");
     const cublasOperation_t first = form_.first.transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
     const cublasOperation_t second = form_.second.transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
     check(lib.set_product(product_, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first), "a transpose");
     check(lib.set_product(product_, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second), "a transpose");
+    if (epilogue_ != Gemm::Epilogue::none) set_epilogue();
     make_layout(first_, form_.first, g.stack, g.dtype);
     make_layout(second_, form_.second, g.stack, g.dtype);
     make_layout(result_, form_.result, g.stack, g.result);
@@ -164,17 +167,18 @@ class Matmul {
     return choice_.workspaceSize == 0 ? 0 : static_cast<int64_t>(choice_.workspaceSize) + kWorkspaceAligned;
   }
 
-  void run(const void* a, const void* b, void* y, void* workspace, void* stream) const {
+  void run(const GemmCall& call) const {
     const double one64 = 1, zero64 = 0;
     const float one = 1, zero = 0;
     const void* alpha = f64_ ? static_cast<const void*>(&one64) : &one;
     const void* beta = f64_ ? static_cast<const void*>(&zero64) : &zero;
-    const void* first = form_.swapped ? a : b;
-    const void* second = form_.swapped ? b : a;
-    const auto at = reinterpret_cast<uintptr_t>(workspace);
-    workspace = reinterpret_cast<void*>((at + kWorkspaceAligned - 1) / kWorkspaceAligned * kWorkspaceAligned);
-    check(library().matmul(library().handle, product_, alpha, first, first_, second, second_, beta, y, result_, y, result_,
-                           &choice_.algo, workspace, choice_.workspaceSize, static_cast<cudaStream_t>(stream)),
+    const void* first = form_.swapped ? call.a : call.b;
+    const void* second = form_.swapped ? call.b : call.a;
+    const auto at = reinterpret_cast<uintptr_t>(call.workspace);
+    if (epilogue_ != Gemm::Epilogue::none) set_pointers(call.bias, call.sum);
+    void* workspace = reinterpret_cast<void*>((at + kWorkspaceAligned - 1) / kWorkspaceAligned * kWorkspaceAligned);
+    check(library().matmul(library().handle, product_, alpha, first, first_, second, second_, beta, call.y, result_, call.y,
+                           result_, &choice_.algo, workspace, choice_.workspaceSize, static_cast<cudaStream_t>(call.stream)),
           "a product");
   }
 
@@ -188,6 +192,27 @@ class Matmul {
     const auto count = static_cast<int32_t>(stack);
     check(lib.set_layout(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count), "a stack");
     check(lib.set_layout(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &step, sizeof step), "a stack");
+  }
+
+  // The library's bias is one number for each row of a column-major result, which is our column; its gelu is the one with
+  // tanh, as ours.
+  void set_epilogue() {
+    cublasLtEpilogue_t what = CUBLASLT_EPILOGUE_BIAS;
+    if (epilogue_ == Gemm::Epilogue::gelu) what = keeps_sum_ ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_BIAS;
+    check(library().set_product(product_, CUBLASLT_MATMUL_DESC_EPILOGUE, &what, sizeof what), "an epilogue");
+    if (keeps_sum_) {
+      const int64_t leading = form_.result.leading, stack = form_.result.stack;
+      check(library().set_product(product_, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &leading, sizeof leading), "a second result");
+      check(library().set_product(product_, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE, &stack, sizeof stack), "a second result");
+    }
+    // What an algorithm may assume of them: as aligned as every value is.
+    set_pointers(reinterpret_cast<void*>(uintptr_t{kAligned}), reinterpret_cast<void*>(uintptr_t{kAligned}));
+  }
+  void set_pointers(const void* bias, void* sum) const {
+    check(library().set_product(product_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias), "a bias");
+    if (keeps_sum_) {
+      check(library().set_product(product_, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &sum, sizeof sum), "a second result");
+    }
   }
 
   void find_algorithm() {
@@ -207,7 +232,9 @@ class Matmul {
     found_ = status == CUBLAS_STATUS_SUCCESS && count > 0 && choice_.state == CUBLAS_STATUS_SUCCESS;
   }
 
-  bool f64_, found_ = false;
+  bool f64_;
+  Gemm::Epilogue epilogue_;
+  bool keeps_sum_, found_ = false;
   ColumnMajor form_;
   cublasLtMatmulDesc_t product_ = nullptr;
   cublasLtMatrixLayout_t first_ = nullptr, second_ = nullptr, result_ = nullptr;
@@ -219,11 +246,14 @@ class Matmul {
 PreparedGemm prepare_gemm(const Gemm& gemm) {
   // Products of nothing are zeros, which the plain kernel writes.
   if (gemm.stack * gemm.m * gemm.n * gemm.k == 0 || gemm.stack > INT32_MAX || !library()) return {};
+  if (gemm.epilogue != Gemm::Epilogue::none) {
+    // A second result steps over multiples of 8 rows.
+    const ColumnMajor form = column_major(gemm);
+    if (form.swapped || gemm.dtype == Dtype::f64 || gemm.result != gemm.dtype || (gemm.keeps_sum && form.result.leading % 8 != 0)) return {};
+  }
   const auto matmul = std::make_shared<const Matmul>(gemm);
   if (!matmul->found()) return {};
-  return {matmul->workspace_bytes(), [matmul](const void* a, const void* b, void* y, void* workspace, void* stream) {
-            matmul->run(a, b, y, workspace, stream);
-          }};
+  return {matmul->workspace_bytes(), [matmul](const GemmCall& call) { matmul->run(call); }};
 }
 
 }  // namespace meshard::cuda

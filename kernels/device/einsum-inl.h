@@ -4,7 +4,9 @@
 
 #include "meshard/kernels/device/index-inl.h"
 #include "meshard/kernels/device/gemm.h"
+#include "meshard/kernels/device/map-inl.h"
 #include "meshard/kernels/device/product.h"
+#include "meshard/kernels/epilogue.h"
 
 namespace meshard::MESHARD_DEVICE {
 
@@ -68,12 +70,31 @@ struct GemmBody {
   }
 };
 
-// Narrow operands may give f32: then it is what is added up, unrounded.
-inline Prepared einsum(const KernelSpec& spec) {
+// What a sum lacks where no library adds it: a bias, and an activation if `activates`.
+template <class T>
+struct FinishBody {
+  Points<2> points;  // bias, sum
+  Map activation;
+  bool activates;
+  const T* bias;
+  T *sum, *y;
+  MESHARD_BODY void operator()(int64_t i) const {
+    const auto at = points.at(i);
+    sum[at[1]] = store<T>(load(sum[at[1]]) + load(bias[at[0]]));
+    if constexpr (!std::is_same_v<T, int32_t>) {
+      if (activates) y[at[1]] = store<T>(map_float(activation, load(sum[at[1]]), Sum<T>(0), 0, 0));
+    }
+  }
+};
+
+// Operands a and b; with an epilogue the call has a bias as a third, and with `keeps_sum` the sum as a second result, and
+// `run` is empty where the library does not take it. Narrow operands may give f32: then it is what is added up, unrounded.
+inline Prepared product(const KernelSpec& spec, Gemm::Epilogue epilogue, bool keeps_sum) {
   const std::optional<Product> found = find_product(spec);
   const Dtype from = spec.operands[0].type.dtype, to = spec.results[0].type.dtype;
   const bool alike = std::all_of(spec.operands.begin(), spec.operands.end(), [&](const KernelOperand& o) { return o.type.dtype == from; });
   if (!alike || (to != from && (!found || !is_narrow(from) || to != Dtype::f32))) return {};
+  if (!found && epilogue != Gemm::Epilogue::none) return {};
   switch (found ? 0 : spec.operands.size()) {
     case 0: break;
     case 1: return product_of<1>(spec);
@@ -83,8 +104,9 @@ inline Prepared einsum(const KernelSpec& spec) {
   }
   const Product& p = *found;
   const auto strides = [](const MatrixStack& s) { return Gemm::Strides{s.stack, s.row, s.column}; };
-  const Gemm gemm{from, to, from == Dtype::f32 && tf32_allowed(), p.stack, p.m, p.n, p.k, strides(p.a), strides(p.b), strides(p.y)};
+  const Gemm gemm{from, to, from == Dtype::f32 && tf32_allowed(), p.stack, p.m, p.n, p.k, strides(p.a), strides(p.b), strides(p.y), epilogue, keeps_sum};
   const PreparedGemm library = prepare_gemm(gemm);
+  if (epilogue != Gemm::Epilogue::none && (!library.run || (keeps_sum && p.y.packed))) return {};
   // In the workspace: what is copied, then what the library wants.
   int64_t used = 0;
   const auto take = [&](const MatrixStack& s, int64_t elements, Dtype dtype) {
@@ -114,7 +136,8 @@ inline Prepared einsum(const KernelSpec& spec) {
               if (packed_b) b = pack(copy_b, b, at_b);
               R* to = packed_y ? reinterpret_cast<R*>(scratch + at_y) : y;
               if (library.run) {
-                library.run(a, b, to, scratch + used, call.stream);
+                const bool finishes = epilogue != Gemm::Epilogue::none;
+                library.run({a, b, to, scratch + used, call.stream, finishes ? call.operands[2] : nullptr, keeps_sum ? call.results[1] : nullptr});
               } else {
                 run_points(gemm.stack * gemm.m * gemm.n, GemmBody<T, R>{gemm, a, b, to}, call.stream);
               }
@@ -128,6 +151,46 @@ inline Prepared einsum(const KernelSpec& spec) {
     return prepare(T(), T());
   });
 }
+
+inline Prepared einsum(const KernelSpec& spec) { return product(spec, Gemm::Epilogue::none, false); }
+
+// Whether the bias is one number for each column of the product as the library sees it, in that order.
+inline bool along_columns(const KernelSpec& spec) {
+  const auto all = [&](const KernelOperand& block, auto wanted) {
+    std::vector<int> factors;
+    for (int f : factors_of(block)) {
+      if (spec.factors[static_cast<size_t>(f)].size != 1 && wanted(f)) factors.push_back(f);
+    }
+    return factors;
+  };
+  const auto column = [&](int f) { return has_factor(spec.operands[1], f) && !has_factor(spec.operands[0], f); };
+  return all(spec.operands[2], [](int) { return true; }) == all(spec.results[0], column);
+}
+
+inline Prepared product_and(const KernelSpec& spec, bool activates) {
+  const EpilogueParts parts(spec, activates);
+  const bool keeps_sum = activates && spec.results.size() == 2;
+  const bool gelu = activates && spec.attributes->text("activation") == "gelu";
+  const bool alike = std::all_of(spec.operands.begin(), spec.operands.end(), [&](const KernelOperand& o) { return o.type.dtype == spec.results[0].type.dtype; });
+  if (alike && (gelu || !activates) && along_columns(spec)) {
+    const Prepared whole = product(parts.product, gelu ? Gemm::Epilogue::gelu : Gemm::Epilogue::bias, keeps_sum);
+    if (whole.run) return whole;
+  }
+  const Prepared first = einsum(parts.product);
+  if (!first.run) return {};
+  const KernelOperand& sum = spec.results[parts.sum];
+  const Points<2> points = points_of<2>(spec, factors_of(sum), {&spec.operands[2], &sum});
+  return for_float(sum.type.dtype, [&]<class T>() -> Prepared {
+    return {first.workspace_bytes, [=, at = parts.sum](const KernelCall& call) {
+              first.run({call.operands.first(2), call.results.subspan(at, 1), call.workspace, call.stream});
+              run_points(points.count,
+                         FinishBody<T>{points, gelu ? Map::gelu : Map::silu, activates, in<T>(call, 2), static_cast<T*>(call.results[at]), out<T>(call)},
+                         call.stream);
+            }};
+  });
+}
+inline Prepared einsum_bias(const KernelSpec& spec) { return product_and(spec, false); }
+inline Prepared einsum_activation(const KernelSpec& spec) { return product_and(spec, true); }
 
 }  // namespace meshard::MESHARD_DEVICE
 

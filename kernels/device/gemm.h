@@ -9,6 +9,8 @@ namespace meshard {
 
 // a [stack, m, k], b [stack, k, n], y [stack, m, n]; elements between neighbours. Of row and column one is 1.
 struct Gemm {
+  // What becomes of a product before it is written: a bias of n elements is added to each row, and its gelu taken.
+  enum class Epilogue : uint8_t { none, bias, gelu };
   struct Strides {
     int64_t stack, row, column;
   };
@@ -16,6 +18,16 @@ struct Gemm {
   bool tf32;            // f32 operands may be rounded to 10 binary digits
   int64_t stack, m, n, k;
   Strides a, b, y;
+  Epilogue epilogue = Epilogue::none;
+  bool keeps_sum = false;  // of gelu: what it is taken of is written too, laid out as y
+};
+
+// What one run is given.
+struct GemmCall {
+  const void *a, *b;
+  void *y, *workspace, *stream;
+  const void* bias = nullptr;
+  void* sum = nullptr;
 };
 
 // The same as a library takes it, whose matrices are column-major: result = op(first) op(second).
@@ -32,7 +44,7 @@ ColumnMajor column_major(Gemm gemm);
 struct PreparedGemm {
   int64_t workspace_bytes = 0;
   // Empty: the library does not take it.
-  std::function<void(const void* a, const void* b, void* y, void* workspace, void* stream)> run;
+  std::function<void(const GemmCall& call)> run;
 };
 
 // Whether products of f32 that are prepared now may round their operands: see allow_tf32.

@@ -9,6 +9,8 @@ namespace meshard::MESHARD_DEVICE {
 std::vector<KernelPair> index_family() {
   return {
       {reference::einsum, einsum, true},
+      {reference::einsum_activation, einsum_activation},
+      {reference::einsum_bias, einsum_bias},
       {reference::identity, copy},
       {reference::reshape, copy},
       {reference::transpose, transpose},

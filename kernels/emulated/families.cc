@@ -28,7 +28,7 @@ float operand(const Gemm& g, float x) {
 
 // What a library would do with the form that it is given.
 template <class T, class R>
-void multiply(const Gemm& g, const ColumnMajor& f, const T* a, const T* b, R* y) {
+void multiply(const Gemm& g, const ColumnMajor& f, const T* a, const T* b, R* y, const R* bias, R* kept) {
   const T *first = f.swapped ? a : b, *second = f.swapped ? b : a;
   const auto at = [](const ColumnMajor::Matrix& x, int64_t i, int64_t j) {
     return x.transposed ? j + i * x.leading : i + j * x.leading;
@@ -41,7 +41,11 @@ void multiply(const Gemm& g, const ColumnMajor& f, const T* a, const T* b, R* y)
           sum += operand(g, emulated::load(first[s * f.first.stack + at(f.first, i, k)])) *
                  operand(g, emulated::load(second[s * f.second.stack + at(f.second, k, j)]));
         }
-        y[s * f.result.stack + at(f.result, i, j)] = emulated::store<R>(sum);
+        const int64_t to = s * f.result.stack + at(f.result, i, j);
+        if (g.epilogue != Gemm::Epilogue::none) sum += emulated::load(bias[i]);
+        if (g.keeps_sum) kept[to] = emulated::store<R>(sum);
+        if (g.epilogue == Gemm::Epilogue::gelu) sum = emulated::map_float(emulated::Map::gelu, sum, 0.0f, 0, 0);
+        y[to] = emulated::store<R>(sum);
       }
     }
   }
@@ -53,11 +57,13 @@ void multiply(const Gemm& g, const ColumnMajor& f, const T* a, const T* b, R* y)
 PreparedGemm emulated::prepare_gemm(const Gemm& gemm) {
   if (gemm.dtype == Dtype::f64 || gemm.stack * gemm.m * gemm.n * gemm.k == 0) return {};
   const ColumnMajor form = column_major(gemm);
+  if (form.swapped && gemm.epilogue != Gemm::Epilogue::none) return {};
   MESHARD_CHECK(form.first.leading >= form.first.rows && form.second.leading >= form.second.rows && form.result.leading >= form.result.rows,
                 "matrices of a product overlap");
-  return {0, [gemm, form](const void* a, const void* b, void* y, void*, void*) {
+  return {0, [gemm, form](const GemmCall& call) {
             const auto run = [&]<class T, class R>(T, R) {
-              multiply(gemm, form, static_cast<const T*>(a), static_cast<const T*>(b), static_cast<R*>(y));
+              multiply(gemm, form, static_cast<const T*>(call.a), static_cast<const T*>(call.b), static_cast<R*>(call.y), static_cast<const R*>(call.bias),
+                       static_cast<R*>(call.sum));
             };
             const bool wide = gemm.result == Dtype::f32;
             if (gemm.dtype == Dtype::f32) return run(float(), float());

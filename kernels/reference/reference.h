@@ -9,6 +9,9 @@ namespace meshard::reference {
 
 // Products: any number of operands -> the product summed over the factors that the result lacks.
 Prepared einsum(const KernelSpec& spec);
+Prepared einsum_bias(const KernelSpec& spec);  // a, b, bias -> the product and the bias, repeated where it lacks factors
+// a, b, bias -> the {activation} of that, "gelu" or "silu"; beside it, where there are two results, that itself
+Prepared einsum_activation(const KernelSpec& spec);
 
 // Elementwise, [...] -> [...].
 Prepared identity(const KernelSpec& spec);

@@ -3,6 +3,7 @@
 #include <cublasLt.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <memory>
 
@@ -20,6 +21,10 @@ struct Description {
   cublasComputeType_t compute;
   cudaDataType_t scale;
   cublasOperation_t a, b;
+  cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+  const void* bias = nullptr;
+  void* aux = nullptr;
+  int64_t aux_leading = 0, aux_stride = 0;
 };
 struct Preference {
   uint64_t workspace;
@@ -88,13 +93,22 @@ struct Product {
     for (const Layout* l : {&a, &b, &c, &d}) {
       if (l->leading < static_cast<int64_t>(l->rows) || l->rows == 0 || l->columns == 0 || l->count != d.count) return false;
     }
+    if (!epilogue_supported()) return false;
     return m() == (how.a == CUBLAS_OP_N ? a.rows : a.columns) && n() == (how.b == CUBLAS_OP_N ? b.columns : b.rows) &&
            k() == (how.b == CUBLAS_OP_N ? b.rows : b.columns) && c.rows == d.rows && c.columns == d.columns;
+  }
+  bool biased() const { return how.epilogue != CUBLASLT_EPILOGUE_DEFAULT; }
+  bool gelu() const { return how.epilogue == CUBLASLT_EPILOGUE_GELU_BIAS || has_aux(); }
+  bool has_aux() const { return how.epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS; }
+  bool epilogue_supported() const {
+    if (!biased()) return true;
+    if (how.bias == nullptr || d.type == CUDA_R_64F || (how.epilogue != CUBLASLT_EPILOGUE_BIAS && !gelu())) return false;
+    return !has_aux() || (how.aux != nullptr && how.aux_leading % 8 == 0 && how.aux_leading >= static_cast<int64_t>(d.rows));
   }
   uint64_t m() const { return d.rows; }
   uint64_t n() const { return d.columns; }
   uint64_t k() const { return how.a == CUBLAS_OP_N ? a.columns : a.rows; }
-  uint64_t mark() const { return kMark ^ (m() * 1000003 + n() * 1009 + k()) ^ static_cast<uint64_t>(a.type) << 40; }
+  uint64_t mark() const { return kMark ^ static_cast<uint64_t>(how.epilogue) << 48 ^ (m() * 1000003 + n() * 1009 + k()) ^ static_cast<uint64_t>(a.type) << 40; }
 
   void run(double alpha, const void* pa, const void* pb, double beta, const void* pc, void* pd) const {
     const auto at = [](const Layout& l, int64_t s, uint64_t i, uint64_t j) {
@@ -109,7 +123,11 @@ struct Product {
                    read(pb, how.b == CUBLAS_OP_N ? at(b, s, l, j) : at(b, s, j, l), b.type);
           }
           const double old = beta == 0 ? 0 : beta * read(pc, at(c, s, i, j), c.type);
-          write(pd, at(d, s, i, j), d.type, alpha * sum + old);
+          double value = alpha * sum + old;
+          if (biased()) value += read(how.bias, static_cast<int64_t>(i), d.type);
+          if (has_aux()) write(how.aux, s * how.aux_stride + static_cast<int64_t>(i) + static_cast<int64_t>(j) * how.aux_leading, d.type, value);
+          if (gelu()) value = 0.5 * value * (1 + std::tanh(0.79788456080286535588 * (value + 0.044715 * value * value * value)));
+          write(pd, at(d, s, i, j), d.type, value);
         }
       }
     }
@@ -150,6 +168,11 @@ cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t how) { return drop
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t how, cublasLtMatmulDescAttributes_t which, const void* value, size_t bytes) {
   if (which == CUBLASLT_MATMUL_DESC_TRANSA) return set(of<Description>(how).a, value, bytes);
   if (which == CUBLASLT_MATMUL_DESC_TRANSB) return set(of<Description>(how).b, value, bytes);
+  if (which == CUBLASLT_MATMUL_DESC_EPILOGUE) return set(of<Description>(how).epilogue, value, bytes);
+  if (which == CUBLASLT_MATMUL_DESC_BIAS_POINTER) return set(of<Description>(how).bias, value, bytes);
+  if (which == CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER) return set(of<Description>(how).aux, value, bytes);
+  if (which == CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD) return set(of<Description>(how).aux_leading, value, bytes);
+  if (which == CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE) return set(of<Description>(how).aux_stride, value, bytes);
   return CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
@@ -199,6 +222,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t how, const 
                               cublasLtMatrixLayout_t b, const void* beta, const void* pc, cublasLtMatrixLayout_t c, void* pd, cublasLtMatrixLayout_t d,
                               const cublasLtMatmulAlgo_t* algo, void* workspace, size_t workspace_bytes, cudaStream_t stream) {
   const Product product = product_of(how, a, b, c, d);
+  if (product.biased() && (!multiple(product.how.bias, 16) || product.how.bias == reinterpret_cast<void*>(uintptr_t{64}))) return CUBLAS_STATUS_INVALID_VALUE;
   if (algo == nullptr || algo->data[0] != product.mark()) return CUBLAS_STATUS_INVALID_VALUE;
   const void* places[] = {pa, pb, pc, pd};
   for (size_t i = 0; i < 4; ++i) {
