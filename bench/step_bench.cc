@@ -1,7 +1,7 @@
 // One training step of a model on this machine against the machine's own bounds, with the time by op:
 //
 //   step_bench [--model gpt-124m] [--batch 4] [--seq 64] [--threads 2] [--steps 8] [--plan replicated] [--mesh "data=2"]
-//              [--dtype f32|bf16|f16] [--clock wall|cpu] [--by op|shape|place] [--without REWRITE] [--with epilogue]
+//              [--dtype f32|bf16|f16] [--clock wall|cpu] [--by op|shape|place] [--without REWRITE]
 //              [--json FILE]
 //   mpirun -n 2 step_bench --threads 1 --plan zero1 --mesh data=2
 //
@@ -77,7 +77,7 @@ double flops_of(const Flat& flat, const FlatStep& step) {
 }
 
 struct Options {
-  std::string model = "gpt-124m", plan = "replicated", mesh, json, dtype = "f32", by = "op", clock = "wall", without, with;
+  std::string model = "gpt-124m", plan = "replicated", mesh, json, dtype = "f32", by = "op", clock = "wall", without;
   int64_t batch = 4, seq = 64, steps = 8;
   int threads = 2;
 };
@@ -104,7 +104,6 @@ int bench(const Options& o, int rank, int ranks) {
   CompileOptions options;
   options.threads = o.threads;
   if (Dtype narrow; parse_dtype(o.dtype, narrow) && is_narrow(narrow)) options.mixed = MixedOptions{.narrow = narrow, .keep_f32 = {}};
-  options.optimize.epilogue = o.with == "epilogue";
   if (!o.without.empty()) options.passes.skip = {o.without};
   const Mesh mesh = Mesh::parse(o.mesh.empty() ? "data=1" : o.mesh);
   const Compiled step = compile(trace.program(), plan, mesh, options);
@@ -217,7 +216,7 @@ int main(int argc, char** argv) {
   Options o;
   int status = 0;
   const std::map<std::string_view, std::string*> texts = {
-      {"--model", &o.model}, {"--plan", &o.plan}, {"--mesh", &o.mesh}, {"--json", &o.json}, {"--dtype", &o.dtype}, {"--by", &o.by}, {"--clock", &o.clock}, {"--without", &o.without}, {"--with", &o.with}};
+      {"--model", &o.model}, {"--plan", &o.plan}, {"--mesh", &o.mesh}, {"--json", &o.json}, {"--dtype", &o.dtype}, {"--by", &o.by}, {"--clock", &o.clock}, {"--without", &o.without}};
   const std::map<std::string_view, int64_t*> numbers = {{"--batch", &o.batch}, {"--seq", &o.seq}, {"--steps", &o.steps}};
   for (int i = 1; i < argc && status == 0; i += 2) {
     const std::string_view flag = argv[i];

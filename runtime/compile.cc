@@ -67,9 +67,7 @@ Compiled run_once(Program program, std::vector<Pass> passes, const CompileOption
                       if (options.keep_closed) out.closed = p;
                       return partition(p, &origins);
                     }});
-  OptimizeOptions optimize = options.optimize;
-  optimize.epilogue |= options.backend != nullptr;  // a device's library of products takes them
-  for (Pass& pass : optimize_passes(optimize)) passes.push_back(std::move(pass));
+  for (Pass& pass : optimize_passes(options.optimize)) passes.push_back(std::move(pass));
   out.global = program;
   out.local = run_passes(std::move(program), passes, without_absent(options.passes, passes), &out.times);
   finish(out, options);

@@ -1,6 +1,6 @@
 // compile: the pipeline on one page. From the global program and a plan to what each rank runs:
 //
-//   pin -> propagate -> lower -> partition -> optimize (fold, share, shorten, drop, onto, bucket) -> flatten -> plan memory
+//   pin -> propagate -> lower -> partition -> optimize (fold, share, shorten, drop, onto, epilogue, bucket) -> flatten -> plan memory
 //
 //   Compiled step = compile(trace.program(), plan, Mesh::parse("data=2, model=2"));
 //   fmt::print("{}", step.bill.table(false));

@@ -14,8 +14,7 @@
 //   drop     | ops, results of functions, and functions that nobody needs go
 //   onto     | what is made only to be added to another value is added there by the op that makes it, in that value's
 //            | memory
-//   epilogue | a bias added to a product, and an activation of that sum, become part of the product, where the device's
-//            | products take them
+//   epilogue | a bias added to a product, and an activation of that sum, become part of the product
 //   regather | gathered values that are read far apart are gathered again, where a memory limit asks for it
 //   bucket   | reductions or gathers of one group that do not wait for one another become one message
 //   overlap  | collectives are started as soon as they can be and waited for where their result is read
@@ -38,8 +37,6 @@ struct OptimizeOptions {
   int64_t bucket_bytes = int64_t{1} << 20;
   // In how many gaps between two reads regather gives a gathered value up; compile() sets it to meet memory_bytes.
   int64_t regather = 0;
-  // Bias and activation in products: compile() says where that pays.
-  bool epilogue = false;
   // Off, since no communicator makes progress between start and wait yet: it would only cost memory.
   bool overlap = false;
 };

@@ -201,8 +201,9 @@ Prepared finish(const KernelSpec& spec, BinaryFn<float> add, UnaryFn<float> f) {
           }};
 }
 
-Prepared product_and(const KernelSpec& spec, UnaryFn<float> f) {
-  if (!all_f32(spec)) return {};
+// `narrow`: the kernel that does as f where not all is f32.
+Prepared product_and(const KernelSpec& spec, UnaryFn<float> f, PrepareFn narrow) {
+  if (!all_f32(spec)) return run_epilogue(spec, einsum, add, f == nullptr ? nullptr : narrow);
   const Prepared product = einsum(EpilogueParts(spec, false).product), rest = finish(spec, HWY_DYNAMIC_DISPATCH(elementwise_f32)().add, f);
   if (!product.run || !rest.run) return {};
   return {product.workspace_bytes, [product, rest](const KernelCall& call) {
@@ -228,10 +229,11 @@ Prepared two(const KernelSpec& spec, const Pick& pick) {
 
 }  // namespace
 
-Prepared einsum_bias(const KernelSpec& spec) { return product_and(spec, nullptr); }
+Prepared einsum_bias(const KernelSpec& spec) { return product_and(spec, nullptr, nullptr); }
 Prepared einsum_activation(const KernelSpec& spec) {
   const Elementwise<float> all = HWY_DYNAMIC_DISPATCH(elementwise_f32)();
-  return product_and(spec, spec.attributes->text("activation") == "silu" ? all.silu : all.gelu);
+  const bool is_silu = spec.attributes->text("activation") == "silu";
+  return product_and(spec, is_silu ? all.silu : all.gelu, is_silu ? silu : gelu);
 }
 
 Prepared neg(const KernelSpec& spec) { return one(spec, [](const auto& f) { return f.neg; }); }

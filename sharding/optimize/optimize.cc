@@ -13,7 +13,7 @@ std::vector<Pass> optimize_passes(const OptimizeOptions& options) {
   add("shorten", shorten);
   add("drop", drop);
   add("onto", onto);
-  if (options.epilogue) add("epilogue", epilogue);
+  add("epilogue", epilogue);
   if (options.regather > 0)
     add("regather", [count = options.regather](const Program& p) { return regather(p, count); });
   add("bucket", [bytes = options.bucket_bytes](const Program& p) { return bucket(p, bytes); });
@@ -23,7 +23,7 @@ std::vector<Pass> optimize_passes(const OptimizeOptions& options) {
 
 std::vector<std::string> optimize_names() {
   std::vector<std::string> names;
-  for (const Pass& pass : optimize_passes({.regather = 1, .epilogue = true, .overlap = true})) names.push_back(pass.name);
+  for (const Pass& pass : optimize_passes({.regather = 1, .overlap = true})) names.push_back(pass.name);
   return names;
 }
 
