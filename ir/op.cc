@@ -198,7 +198,7 @@ const OpDef& OpTable::cast() const {
 }
 
 const OpDef& OpTable::collective(Collective kind) const {
-  const auto at = std::find_if(ops_.begin(), ops_.end(), [&](const OpDef* op) { return op->collective == kind; });
+  const auto at = std::find_if(ops_.begin(), ops_.end(), [&](const OpDef* op) { return op->identity && op->collective == kind; });
   MESHARD_CHECK(at != ops_.end(), fmt::format("the table has no op for the collective {}", meshard::name(kind)));
   return **at;
 }

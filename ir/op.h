@@ -16,6 +16,7 @@
 
 namespace meshard {
 
+struct OpDef;
 class Vjp;       // ir/trace.h
 class Lowering;  // ir/trace.h
 
@@ -43,6 +44,17 @@ struct Reach {
   Block block;
 
   int64_t extent() const { return operands[static_cast<size_t>(operand)].shape[dim]; }
+};
+
+// The ops by which a product is made block by block while the blocks travel round a ring of devices
+// (sharding/optimize/ring.h). The rules of `part` and `place` are their attributes, with the letters "ring", a device's
+// number in the ring, and "block"; their attribute "offset" says by how much the block is ahead of the device.
+struct BlockOps {
+  const OpDef* part;   // block ring + offset of a value
+  const OpDef* place;  // operand 1 put there in operand 0
+  const OpDef* zeros;  // attribute "value"; of explicit type
+  const OpDef* sum;    // of two values
+  const OpDef* turn;   // the collective that hands each block on to the next device
 };
 
 constexpr int kInteger = -2;  // of OpDef::result_dtype: the result is i32
@@ -113,6 +125,8 @@ struct OpDef {
   // For rules with "t~". May pass the ends of the dimension only where the op reads it as a ring: the elements are then
   // those at the index modulo the extent. At most `extent` long.
   Block (*reach)(const Reach&) = nullptr;
+  // Of products of two operands whose rule is the attribute "rule"; null: it is not made block by block.
+  BlockOps (*by_blocks)() = nullptr;
 
   PrepareFn reference = nullptr;  // plain loops, all dtypes: the specification
   PrepareFn cpu = nullptr;  // tuned; null: the reference serves. May return an empty `run` for what it does not take.

@@ -105,7 +105,7 @@ struct Program {
 
 // "block.0" + "." + "wq"; an empty prefix gives the name itself.
 std::string join_name(std::string_view prefix, std::string_view name);
-// "block.0.wq@1" -> "block.0.wq": the value of the global program that it must equal.
+// "block.0.wq@1" -> "block.0.wq": the value of the global program that it must equal ("y@part1": a part of it).
 std::string_view base_name(std::string_view name);
 // The users of each value of f, as op indices in order; an op that reads it twice is listed twice. Returns are not
 // listed.

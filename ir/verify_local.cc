@@ -19,16 +19,24 @@ std::optional<Reduction> reduction(const Layout& from, const Layout& to) {
 }
 
 // Why the collective does not turn one layout into the other, "" if it does.
-std::string collective_obstacle(const Mesh& mesh, const Op& op, const Layout& from, const Layout& to) {
+std::string collective_obstacle(const Mesh& mesh, const Op& op, const ValueInfo& value, const Layout& to) {
+  const Layout& from = *value.layout;
   if (op.over.empty() && from == to) return "";  // over an axis of size 1
-  if (step_fits(mesh, step_of(*op.def->collective, op.over, from, to))) return "";
+  const ReshardStep step = step_of(*op.def->collective, op.over, from, to);
+  if (is_turn(step) != op.def->identity && step_fits(mesh, step)) {
+    for (int d = 0; d < from.rank() && is_turn(step); ++d) {
+      const int64_t parts = mesh.parts(from.atoms(d)), size = value.type.shape[d];
+      if (size % parts != 0) return fmt::format("{}: dimension {} is {}, which {} parts do not divide", op.def->name, d, size, parts);
+    }
+    return "";
+  }
   return fmt::format("{} over {} does not turn {} into {}", op.def->name,
                      op.over.empty() ? "nothing" : mesh.atoms_text(op.over), from.str(mesh), to.str(mesh));
 }
 
 // Why the values cannot travel in one message: there is none for a slice, and one message has one kind of reduction.
 std::string message_obstacle(const OpDef& def, std::span<const Layout> operands, std::span<const Layout> results) {
-  if (def.collective == Collective::slice) return fmt::format("{} moves nothing and takes one value", def.name);
+  if (def.collective == Collective::slice || !def.identity) return fmt::format("{} moves nothing and takes one value", def.name);
   for (size_t i = 1; i < operands.size(); ++i) {
     if (reduction(operands[i], results[i]) == reduction(operands[0], results[0])) continue;
     return fmt::format("{}: one message has one kind of reduction, but operands 0 and {} differ in it", def.name, i);
@@ -55,7 +63,7 @@ void verify_local(const Program& program, const Function& function, const Op& op
   std::string why;
   if (op.def->collective) {
     for (size_t i = 0; i < operands.size() && why.empty(); ++i) {
-      why = collective_obstacle(mesh, op, operands[i], results[i]);
+      why = collective_obstacle(mesh, op, function.value(op.operands[i]), results[i]);
     }
     if (why.empty() && operands.size() > 1) why = message_obstacle(*op.def, operands, results);
   } else if (!op.def->identity) {

@@ -33,9 +33,10 @@ std::vector<Flag> model_flags() {
 std::vector<Flag> with_optimize_flags(std::vector<Flag> flags) {
   constexpr double kMost = 1e15;
   for (Flag f : std::vector<Flag>{
-           {Flag::text, "without", "NAMES", "rewrites to leave out: fold, share, shorten, drop, onto, epilogue, regather, bucket, overlap, or all"},
+           {Flag::text, "without", "NAMES", "rewrites to leave out: fold, share, shorten, drop, regather, ring, onto, epilogue, bucket, overlap, or all"},
            {Flag::integer, "bucket", "BYTES", "the largest message put together of several; default 1 MiB", 0, kMost},
            {Flag::integer, "memory", "BYTES", "of a device: what is over it is gathered again instead of kept", 1, kMost},
+           {Flag::text, "ring", "USE", "gathers and scatters next to products in steps round a ring: where it pays (auto), wherever it can be, or never (default)", 0, 0, {"auto", "always", "never"}},
            {Flag::boolean, "overlap", "", "start collectives early and wait for them late"}}) {
     flags.push_back(std::move(f));
   }
@@ -47,6 +48,8 @@ void set_optimize(const Args& args, CompileOptions& options) {
   options.memory_bytes = args.integer("memory", 0);
   optimize.bucket_bytes = args.integer("bucket", optimize.bucket_bytes);
   optimize.overlap = args.has("overlap");
+  const std::string rings = args.text("ring", "never");
+  optimize.ring.use = rings == "always" ? RingOptions::always : rings == "auto" ? RingOptions::where_it_pays : RingOptions::never;
   const std::string list = args.text("without");
   if (list == "all") optimize.on = false;
   if (!args.has("without") || list == "all") return;

@@ -241,6 +241,10 @@ ReshardStep step_of(Collective kind, AtomSet over, const Layout& from, const Lay
   return step;
 }
 
+bool is_turn(const ReshardStep& step) {
+  return step.kind == Collective::permute && !step.over.empty() && step.from == step.to;
+}
+
 AtomSet moved_atoms(const Layout& from, const Layout& to) {
   AtomSet moved;
   for (int d = 0; d < from.rank(); ++d) {
@@ -283,6 +287,20 @@ std::string reshard_obstacle(const Mesh& mesh, const Layout& from, const Layout&
   return "";
 }
 
+namespace {
+
+// Whether the atoms stand one after the other, in their order, in a dimension.
+bool in_one_row(const Layout& layout, AtomSet over) {
+  const Atoms row = over.list();
+  for (int d = 0; d < layout.rank(); ++d) {
+    const Atoms& atoms = layout.atoms(d);
+    if (std::search(atoms.begin(), atoms.end(), row.begin(), row.end()) != atoms.end()) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 bool step_fits(const Mesh& mesh, const ReshardStep& step) {
   const Layout &from = step.from, &to = step.to;
   if (from.rank() != to.rank() || step.over.empty()) return false;
@@ -295,7 +313,7 @@ bool step_fits(const Mesh& mesh, const ReshardStep& step) {
     case Collective::all_to_all:
       return moves && swaps_suffixes(from, to);
     case Collective::permute:
-      return moves && same_blocks(mesh, from, to);
+      return is_turn(step) ? in_one_row(from, step.over) : moves && same_blocks(mesh, from, to);
     case Collective::exchange:
       return moves;
     case Collective::all_reduce:

@@ -23,6 +23,11 @@ struct ReshardStep {
   bool operator==(const ReshardStep&) const = default;
 };
 
+// A permute between equal layouts changes no layout but the value: along the axes of `over`, which stand one after the
+// other in a dimension, each rank gets the block of the one before it, and the first that of the last. Blocks are even.
+// No plan has one; products that are made block by block do (sharding/optimize/ring.cc).
+bool is_turn(const ReshardStep& step);
+
 // The step that a collective op is: `reduction` follows from what stops being pending.
 ReshardStep step_of(Collective kind, AtomSet over, const Layout& from, const Layout& to);
 

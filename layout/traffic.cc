@@ -289,6 +289,7 @@ int64_t received_elements(const Mesh& mesh, const Shape& shape, const ReshardSte
     case Collective::all_to_all:
     case Collective::permute:
     case Collective::exchange: {
+      if (is_turn(step)) return local_elements(mesh, shape, step.to, rank);
       const Rect wanted = local_rect(mesh, shape, step.to, rank);
       return wanted.elements() - intersect(wanted, local_rect(mesh, shape, step.from, rank)).elements();
     }
@@ -313,6 +314,7 @@ int64_t all_received_elements(const Mesh& mesh, const Shape& shape, const Reshar
     case Collective::all_to_all:
     case Collective::permute:
     case Collective::exchange:
+      if (is_turn(step)) return all_local_elements(mesh, shape, step.to);
       return all_local_elements(mesh, shape, step.to) - count_moved(mesh, shape, step.from, step.to).kept;
     case Collective::slice:
     case Collective::broadcast:
@@ -340,6 +342,7 @@ int64_t busiest_received_elements(const Mesh& mesh, const Shape& shape, const Re
     case Collective::all_to_all:
     case Collective::permute:
     case Collective::exchange:
+      if (is_turn(step)) return largest_local_elements(mesh, shape, step.to);
       return busiest(count_moved(mesh, shape, step.from, step.to));
     case Collective::slice:
     case Collective::broadcast:

@@ -48,6 +48,8 @@ void einsum_vjp(Vjp& v) {
   }
 }
 
+BlockOps ring_blocks() { return {&ring_part_op(), &ring_place_op(), &fill_op(), &add_op(), &turn_op()}; }
+
 }  // namespace
 
 const OpDef& einsum_op() {
@@ -63,6 +65,7 @@ const OpDef& einsum_op() {
       .widens = true,
       .flops_per_point = 2,
       .vjp = einsum_vjp,
+      .by_blocks = ring_blocks,
       .reference = reference::einsum,
       .cpu = cpu::einsum,
       .cases = {{"f32[5,3], f32[3,4]", "{rule = \"m k, k n -> m n\"}", "f32[5,4]"},

@@ -1,6 +1,6 @@
 // Ops whose result is their operand: the roles of a parameter, a value with a layout of its own, and the collectives,
-// which change a layout and no value. The executor runs collectives; the rest vanish or become collectives in
-// partition.
+// which change a layout and no value; but for `turn`, which changes a value and no layout. The executor runs collectives;
+// the rest vanish or become collectives in partition.
 #include "meshard/ir/trace.h"
 #include "meshard/kernels/cpu/cpu.h"
 #include "meshard/kernels/reference/reference.h"
@@ -111,6 +111,15 @@ const OpDef& permute_op() {
 const OpDef& exchange_op() {
   static const OpDef def = collective("exchange", "each device gets the pieces that it lacks from those that hold them",
                                       Collective::exchange);
+  return def;
+}
+
+const OpDef& turn_op() {
+  static const OpDef def = [] {
+    OpDef d = collective("turn", "each device of a ring gets the block of the one before it", Collective::permute);
+    d.identity = false;  // the blocks of a dimension in another order
+    return d;
+  }();
   return def;
 }
 

@@ -86,6 +86,8 @@ const OpDef& reciprocal_op();
 const OpDef& reduce_scatter_op();
 const OpDef& reshape_op();
 const OpDef& reshard_op();
+const OpDef& ring_part_op();
+const OpDef& ring_place_op();
 const OpDef& rms_norm_op();
 const OpDef& rms_norm_vjp_op();
 const OpDef& rope_op();
@@ -119,6 +121,7 @@ const OpDef& tanh_op();
 const OpDef& top_k_op();
 const OpDef& total_op();
 const OpDef& transpose_op();
+const OpDef& turn_op();
 const OpDef& use_op();
 const OpDef& window_op();
 

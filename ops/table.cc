@@ -88,6 +88,8 @@ const OpTable& op_table() {
       &reduce_scatter_op(),
       &reshape_op(),
       &reshard_op(),
+      &ring_part_op(),
+      &ring_place_op(),
       &rms_norm_op(),
       &rms_norm_vjp_op(),
       &rope_op(),
@@ -121,6 +123,7 @@ const OpTable& op_table() {
       &top_k_op(),
       &total_op(),
       &transpose_op(),
+      &turn_op(),
       &use_op(),
       &window_op(),
   });

@@ -145,6 +145,15 @@ CollectiveStep plan_collective(const Mesh& mesh, const Flat& flat, const FlatSte
     case Collective::all_to_all:
     case Collective::permute:
     case Collective::exchange: {
+      if (is_turn(s)) {  // a block goes as it lies
+        const int ranks = c.group.size(), self = c.group.self();
+        c.counts.assign(static_cast<size_t>(ranks), 0);
+        c.send_counts = c.counts;
+        c.send_elements = c.receive_elements = held.elements();
+        c.send_counts[static_cast<size_t>((self + 1) % ranks)] = held.elements();
+        c.counts[static_cast<size_t>((self + ranks - 1) % ranks)] = held.elements();
+        return c;
+      }
       const Transfer t = transfer(mesh, shape, s, rank);
       c.stage_send = c.stage_receive = true;
       c.counts.assign(static_cast<size_t>(c.group.size()), 0);
@@ -287,6 +296,7 @@ std::optional<int64_t> counted_staging_bytes(const Mesh& mesh, const Flat& flat,
   for (size_t i = 0; i < step.operands.size(); ++i) {
     const Shape& shape = flat.values[static_cast<size_t>(step.operands[i])].type.shape;
     const ReshardStep s = reshard_step(flat, step, i);
+    if (is_turn(s)) continue;
     if (moves) {
       const Exchanged e = exchanged_elements(mesh, shape, s, rank);
       sends += e.sends;
@@ -391,7 +401,7 @@ void complete(PlannedDevice& d, Preparations& known) {
 
 // Where several ranks hold a piece they take turns to send it: the staging of these depends on all coordinates.
 bool takes_turns(const Op& op) {
-  return op.def->collective == Collective::permute || op.def->collective == Collective::exchange;
+  return op.def->identity && (op.def->collective == Collective::permute || op.def->collective == Collective::exchange);
 }
 
 // The atoms on which a memory plan depends.

@@ -111,6 +111,9 @@ Bill make_bill(const Program& local) {
           if (!fetch.moves()) continue;
           const Dtype dtype = f.value(op.operands[i]).type.dtype;
           BillLine line = new_line(Collective::exchange, fetch.over(), names(f, {op.operands[i]}));
+          line.function = static_cast<int>(fi);
+          line.op = static_cast<int>(oi);
+          line.values.push_back(fmt::format("{}%{}", is_main ? "" : f.name + ": ", base_name(f.value(op.operands[i]).name)));
           line.cause = fmt::format("{} reads the edges of %{} that other devices hold", op.def->name, f.value(op.operands[i]).name);
           AtomSet along = fetch.along();
           for (const auto& [axis, at] : op.guard) along = along | AtomSet::of(mesh.axes()[static_cast<size_t>(axis)].atoms);

@@ -198,7 +198,7 @@ struct ReceivedCache::Table {
       made->lower_bound += lower_bound_elements(mesh, shapes[i], steps[i].from, steps[i].to);
     }
     const bool reduces = steps[0].kind == Collective::all_reduce || steps[0].kind == Collective::reduce_scatter;
-    if (reduces) made->lower_bound = made->busiest;
+    if (reduces || is_turn(steps[0])) made->lower_bound = made->busiest;
     return made;
   }
 };

@@ -12,7 +12,9 @@ namespace {
 
 constexpr size_t kMostAlternatives = 3;  // that are named at one op
 
-bool is_collective(const Op& op) { return op.kind == Op::apply && op.def->collective.has_value(); }
+// Changes the layout of its values, that is; not one that hands blocks on round a ring.
+bool is_collective(const Op& op) { return op.kind == Op::apply && op.def->collective.has_value() && op.def->identity; }
+bool hands_on(const Op& op) { return op.kind == Op::apply && op.def->collective.has_value() && !op.def->identity; }
 
 // The change of layout that a collective is a step of: from the value that was made to the one that is read.
 struct Reshard {
@@ -33,38 +35,144 @@ class Explainer {
     const size_t fi = static_cast<size_t>(bill.function);
     const Function& f = local_.functions[fi];
     const Op& op = f.ops[static_cast<size_t>(bill.op)];
-    const Reshard reshard = chain(fi, bill.op);
     Explanation e;
     e.line = line;
-    e.value = bill.values[0];
-    e.with.assign(bill.values.begin() + 1, bill.values.end());
-    const ValueInfo &first = f.value(reshard.first), &last = f.value(reshard.last);
-    e.type = last.type.str();
-    e.from = first.layout->str(mesh_);
-    e.to = last.layout->str(mesh_);
-    e.step = reshard.step;
-    e.steps = reshard.steps;
-    e.made_value = bill.values[0].substr(0, bill.values[0].find('%') + 1) + std::string(base_name(first.name));
-    e.made = made_by(f, reshard.first);
-    e.read = read_by(fi, reshard.last);
-    const int g = closed_ == nullptr ? -1 : closed_->find(f.name);
-    const std::vector<int>& readers = uses_[fi][index(reshard.last)];
-    if (g >= 0) {
-      e.from_asked = asked_by(g, f, reshard.first, -1);
-      e.to_asked = asked_by(g, f, reshard.last, readers.empty() ? -1 : readers[0]);
-      add_lost(e, g, f, reshard, readers);
-      find_op(e, g, f, readers.empty() ? -1 : readers[0]);
-      if (e.closed_op < 0) find_op(e, g, f, first.op);
+    if (!op.def->collective) return edges(std::move(e), bill, f, op);
+    std::vector<Cause> causes;
+    std::vector<int64_t> moved;
+    for (size_t i = 0; i < op.operands.size(); ++i) {
+      causes.push_back(cause(fi, bill.op, i, bill.count, i == 0 ? &e : nullptr));
+      causes.back().value = bill.values[i];
+      causes.back().made_value = bill.values[i].substr(0, bill.values[i].find('%') + 1) + causes.back().made_value;
+      moved.push_back(busiest_received_elements(mesh_, f.value(op.results[i]).type.shape, step(f, op, i)));
     }
-    const ReshardStep step = step_of(bill.kind, op.over, *f.value(op.operands[0]).layout, *f.value(op.results[0]).layout);
-    const int64_t each = step_messages(mesh_, last.type.shape, step);
+    const std::vector<int64_t> shares = shared_out(bill.bytes, moved);
+    for (size_t i = 0; i < causes.size(); ++i) causes[i].bytes = shares[i];
+    static_cast<Cause&>(e) = causes[0];
+    e.with.assign(causes.begin() + 1, causes.end());
+    for (const Cause& c : e.with) {
+      e.reshard_bytes += c.reshard_bytes;
+      e.reshard_lower_bound += c.reshard_lower_bound;
+    }
+    if (hands_on(op)) e.ring = op.cause.substr(0, op.cause.find(':'));
+    const int64_t each = step_messages(mesh_, f.value(op.results[0]).type.shape, step(f, op, 0));
     e.messages = each * bill.count;
     e.nanoseconds = in_.cost.nanoseconds(mesh_, bill.kind, op.over, each, bill.bytes / std::max<int64_t>(1, bill.count)) * bill.count;
-    bound(e, f, reshard, bill.count);
     return e;
   }
 
  private:
+  static ReshardStep step(const Function& f, const Op& op, size_t i) {
+    return step_of(*op.def->collective, op.over, *f.value(op.operands[i]).layout, *f.value(op.results[i]).layout);
+  }
+
+  // `bytes` in the proportions of `parts`, adding up to it.
+  static std::vector<int64_t> shared_out(int64_t bytes, const std::vector<int64_t>& parts) {
+    __int128 all = 0, sum = 0;
+    for (int64_t n : parts) all += n;
+    std::vector<int64_t> out;
+    int64_t before = 0;
+    for (int64_t n : parts) {
+      sum += n;
+      const auto until = static_cast<int64_t>(all == 0 ? 0 : bytes * sum / all);
+      out.push_back(until - before);
+      before = until;
+    }
+    return out;
+  }
+
+  // Why the i-th value of the message moves; `chosen` gets the op that it follows from. made_value: without its function.
+  Cause cause(size_t fi, int at, size_t i, int64_t count, Explanation* chosen) {
+    const Function& f = local_.functions[fi];
+    const Op& op = f.ops[static_cast<size_t>(at)];
+    const Reshard reshard = hands_on(op) ? turned(f, op) : chain(fi, at, i);
+    Cause c;
+    const ValueInfo &first = f.value(reshard.first), &last = f.value(reshard.last);
+    Layout from = *first.layout, to = *last.layout;
+    const std::vector<int> readers = readers_of(fi, reshard.last);
+    if (hands_on(op)) before_ring(f, op, readers, from, to);
+    c.type = last.type.str();
+    c.from = from.str(mesh_);
+    c.to = to.str(mesh_);
+    c.step = reshard.step;
+    c.steps = reshard.steps;
+    c.made_value = std::string(base_name(first.name));
+    c.made = made_by(f, reshard.first);
+    c.read = read_by(fi, reshard.last);
+    const int g = closed_ == nullptr ? -1 : closed_->find(f.name);
+    if (g >= 0) {
+      c.from_asked = asked_by(g, f, reshard.first, from, -1);
+      c.to_asked = asked_by(g, f, reshard.last, to, readers.empty() ? -1 : readers[0]);
+      add_lost(c, g, f, reshard, from.used() - to.used(), readers);
+      if (chosen != nullptr) find_op(*chosen, g, f, readers.empty() ? -1 : readers[0]);
+      if (chosen != nullptr && chosen->closed_op < 0) find_op(*chosen, g, f, first.op);
+    }
+    if (hands_on(op)) {
+      c.reshard_bytes = c.reshard_lower_bound = busiest_received_elements(mesh_, last.type.shape, step(f, op, i)) * size_bytes(last.type.dtype) * count;
+    } else {
+      bound(c, f, reshard, count);
+    }
+    return c;
+  }
+
+  // What an op reads of its neighbours' blocks (ir/halo.h): no layout changes.
+  Explanation edges(Explanation e, const BillLine& bill, const Function& f, const Op& op) const {
+    const auto is_it = [&](ValueId v) { return v != ValueId::none && bill.values[0].ends_with(fmt::format("%{}", base_name(f.value(v).name))); };
+    const ValueId v = *std::find_if(op.operands.begin(), op.operands.end(), is_it);
+    const int g = closed_ == nullptr ? -1 : closed_->find(f.name);
+    e.value = e.made_value = bill.values[0];
+    e.type = f.value(v).type.str();
+    e.from = e.to = f.value(v).layout->str(mesh_);
+    e.made = made_by(f, v);
+    e.read = "the edges of other devices' blocks, read by " + op_text(f, op);
+    if (g >= 0) e.from_asked = asked_by(g, f, v, *f.value(v).layout, -1);
+    if (g >= 0 && !op.results.empty()) {
+      find_op(e, g, f, f.value(op.results[0]).op);
+      e.to_asked = asked_by(g, f, op.results[0], *f.value(op.results[0]).layout, -1);
+    }
+    e.bytes = e.reshard_bytes = e.reshard_lower_bound = bill.bytes;
+    e.messages = std::min<int64_t>(bill.group - 1, 2) * bill.count;
+    e.nanoseconds = CostModel::nanoseconds(in_.cost.link(mesh_, bill.over), std::min<int64_t>(bill.group - 1, 2), bill.bytes / std::max<int64_t>(1, bill.count)) * bill.count;
+    return e;
+  }
+
+  // Back to the block of which the turn's operand is a neighbour's.
+  Reshard turned(const Function& f, const Op& op) const {
+    Reshard r{op.operands[0], op.results[0], 1, 1, {}};
+    while (f.value(r.first).op >= 0 && hands_on(f.ops[static_cast<size_t>(f.value(r.first).op)])) {
+      r.first = f.ops[static_cast<size_t>(f.value(r.first).op)].operands[0];
+    }
+    return r;
+  }
+
+  // The layouts between which the ring stands: blocks that a product reads were to be gathered, others are sums that were to
+  // be scattered.
+  void before_ring(const Function& f, const Op& op, const std::vector<int>& readers, Layout& from, Layout& to) const {
+    const bool gathers = std::any_of(readers.begin(), readers.end(), [&](int r) {
+      const Op& reader = f.ops[static_cast<size_t>(r)];
+      return reader.kind == Op::apply && reader.def->by_blocks != nullptr;
+    });
+    Layout& whole = gathers ? to : from;
+    for (DimLayout& dim : whole.dims) {
+      Atoms left;
+      for (AtomId atom : dim.atoms) {
+        if (!op.over.has(atom)) left.push_back(atom);
+      }
+      dim.atoms = left;
+    }
+    if (!gathers) whole.pending_of(Reduction::sum) = whole.pending_of(Reduction::sum) | op.over;
+  }
+
+  // The ops that read a value, but those that only wait for it or hand it on round a ring.
+  std::vector<int> readers_of(size_t fi, ValueId v) const {
+    std::vector<int> out;
+    for (int r : uses_[fi][index(v)]) {
+      const Op& op = local_.functions[fi].ops[static_cast<size_t>(r)];
+      if (op.kind != Op::wait && !hands_on(op)) out.push_back(r);
+    }
+    return out;
+  }
+
   // The op of the closed program that a local one is.
   void find_op(Explanation& e, int g, const Function& f, int local_op) const {
     if (local_op < 0 || f.ops[static_cast<size_t>(local_op)].kind != Op::apply) return;
@@ -82,15 +190,15 @@ class Explainer {
     return op.operands[static_cast<size_t>(std::find(op.results.begin(), op.results.end(), v) - op.results.begin())];
   }
 
-  Reshard chain(size_t fi, int op) const {
+  Reshard chain(size_t fi, int op, size_t i) const {
     const Function& f = local_.functions[fi];
     Reshard r;
-    r.first = f.ops[static_cast<size_t>(op)].operands[0];
+    r.first = f.ops[static_cast<size_t>(op)].operands[i];
     while (f.value(r.first).op >= 0 && is_collective(f.ops[static_cast<size_t>(f.value(r.first).op)])) r.first = operand_of(f, r.first);
     // Forward as long as nobody but the next step reads.
-    r.last = f.ops[static_cast<size_t>(op)].results[0];
+    r.last = f.ops[static_cast<size_t>(op)].results[i];
     while (true) {
-      const std::vector<int>& readers = uses_[fi][index(r.last)];
+      const std::vector<int> readers = readers_of(fi, r.last);
       const bool returned = std::any_of(f.returns.begin(), f.returns.end(), [&](const Return& x) { return x.value == r.last; });
       if (returned || readers.size() != 1 || !is_collective(f.ops[static_cast<size_t>(readers[0])])) break;
       const Op& next = f.ops[static_cast<size_t>(readers[0])];
@@ -131,7 +239,7 @@ class Explainer {
 
   std::string read_by(size_t fi, ValueId v) const {
     const Function& f = local_.functions[fi];
-    const std::vector<int>& readers = uses_[fi][index(v)];
+    const std::vector<int> readers = readers_of(fi, v);
     std::string out;
     if (!readers.empty()) {
       out = "read by " + op_text(f, f.ops[static_cast<size_t>(readers[0])]);
@@ -184,26 +292,26 @@ class Explainer {
     list.push_back(std::move(pin));
   }
 
-  // The pins behind the layout of local value v: its own, or those of its axes; where propagation gave none, an axis comes from
+  // The pins behind a layout of local value v, which may be another than its own: its own, or those of its axes; where propagation gave none, an axis comes from
   // another tensor of the op that makes or reads it.
-  std::vector<Asked> asked_by(int g, const Function& f, ValueId v, int reader) const {
+  std::vector<Asked> asked_by(int g, const Function& f, ValueId v, const Layout& layout, int reader) const {
     std::vector<Asked> list;
     const ValueInfo& value = f.value(v);
     const ValueId at = global(g, value.name);
     if (at == ValueId::none) return list;
     const ValueInfo& info = closed_->functions[static_cast<size_t>(g)].value(at);
-    if (info.pinned && info.layout && info.layout->closed() == *value.layout) {
+    if (info.pinned && info.layout && info.layout->closed() == layout) {
       list.push_back({"", full_name(g, at), info.pinned_by, g, at, false, false});
       return list;
     }
-    for (AtomId atom : value.layout->split().list()) {
+    for (AtomId atom : layout.split().list()) {
       if (auto pin = find_root(g, f, v, reader, atom)) add(list, std::move(*pin), atom);
     }
-    for (AtomId atom : value.layout->pending_atoms().list()) {
+    for (AtomId atom : layout.pending_atoms().list()) {
       auto pin = pending_root(g, f, v, atom);
       if (!pin) continue;
       for (Reduction kind : {Reduction::max, Reduction::min}) {
-        if (value.layout->pending_of(kind).has(atom)) pin->reduction = kind;
+        if (layout.pending_of(kind).has(atom)) pin->reduction = kind;
       }
       add(list, std::move(*pin), atom);
     }
@@ -271,10 +379,10 @@ class Explainer {
   }
 
   // Where the reader takes an axis away: the tensor of the reader that has it on another of its dimensions.
-  void add_lost(Explanation& e, int g, const Function& f, const Reshard& r, const std::vector<int>& readers) const {
+  void add_lost(Cause& e, int g, const Function& f, const Reshard& r, AtomSet lost, const std::vector<int>& readers) const {
     if (readers.empty() || !e.to_asked.empty()) return;
     const Op& reader = f.ops[static_cast<size_t>(readers[0])];
-    for (AtomId atom : (f.value(r.first).layout->used() - f.value(r.last).layout->used()).list()) {
+    for (AtomId atom : lost.list()) {
       auto pin = other_root(g, f, reader, r.last, atom);
       if (!pin) continue;
       pin->elsewhere = true;
@@ -284,7 +392,7 @@ class Explainer {
 
   // The bytes of all steps, and the least that any way from the first layout to the last one takes: without a reduction what the
   // busiest device needs and lacks; with one the planner's own steps, which start from these two layouts alone.
-  void bound(Explanation& e, const Function& f, const Reshard& r, int64_t count) const {
+  void bound(Cause& e, const Function& f, const Reshard& r, int64_t count) const {
     const ValueInfo &first = f.value(r.first), &last = f.value(r.last);
     const int64_t scale = size_bytes(last.type.dtype) * count;
     for (int at : r.talking) {

@@ -49,17 +49,25 @@ struct NotTaken {
   int64_t bytes_all_devices = 0;  // more than the choice that was taken
 };
 
-struct Explanation {
-  size_t line = 0;              // in Bill::lines
-  std::string value, type;      // "block: %up.use", "f32[64,256]"; of a message of several values the first
+// Why one value moves.
+struct Cause {
+  std::string value, type;      // "block: %up.use", "f32[64,256]"
   std::string made_value;       // from which: "block: %up"
-  std::vector<std::string> with;  // the message's other values
   std::string from, to;         // layouts, of the whole change of layout that this step is part of
   int step = 0, steps = 1;      // which of its steps
   std::string made, read;       // "by einsum %g, %down (product.mesh:6:3)"; "an argument of block"
   std::vector<Asked> from_asked, to_asked;
+  int64_t bytes = 0;                // of the line's bytes, the value's share
   int64_t reshard_bytes = 0;        // of the whole change of layout, busiest device, all runs
   int64_t reshard_lower_bound = 0;  // least that any sequence of steps could receive
+};
+
+// The members of Cause are those of the message's first value, but the bytes of the change of layout and their bound, which
+// are of all values; `with` has the others, each with a cause of its own.
+struct Explanation : Cause {
+  size_t line = 0;              // in Bill::lines
+  std::vector<Cause> with;      // the message's other values
+  std::string ring;             // a block on its way round a ring (sharding/optimize/ring.cc): which, and of what
   int64_t messages = 0;             // of the busiest device, all runs
   int64_t nanoseconds = 0;          // estimated, all runs
   std::vector<NotTaken> not_taken;

@@ -60,6 +60,47 @@ std::string edit_text(const RemovingEdit& edit, const Explanations& all) {
   return out;
 }
 
+// The change of layout and who asked for its two sides, `indent` columns in.
+std::string sides(const Cause& c, int indent) {
+  std::string out;
+  if (c.steps > 1) out += fmt::format("{:{}}step {} of {} from {} to {}\n", "", indent, c.step, c.steps, c.from, c.to);
+  const auto side = [&](std::string_view what, const std::string& layout, const std::string& by, const std::vector<Asked>& asked) {
+    out += fmt::format("{:{}}{:<5} {}  {}\n", "", indent, what, layout, by);
+    if (!asked.empty()) out += fmt::format("{:{}}{}\n", "", indent + 6, asked_text(asked));
+  };
+  side("from", c.from, c.made, c.from_asked);
+  side("to", c.to, c.read, c.to_asked);
+  return out;
+}
+
+// A message of several values: those with one cause together, each cause with its share of the bytes.
+std::string parts_text(const Explanation& e, int64_t bytes) {
+  constexpr size_t kNamed = 4;
+  struct Part {
+    std::string why;
+    std::vector<const Cause*> causes;
+    int64_t bytes = 0;
+  };
+  std::vector<Part> parts;
+  const auto add = [&](const Cause& c) {
+    const std::string why = asked_text(c.from_asked) + " -> " + asked_text(c.to_asked);
+    auto part = std::find_if(parts.begin(), parts.end(), [&](const Part& p) { return p.why == why; });
+    if (part == parts.end()) part = parts.insert(parts.end(), Part{why, {}, 0});
+    part->causes.push_back(&c);
+    part->bytes += c.bytes;
+  };
+  add(e);
+  for (const Cause& c : e.with) add(c);
+  std::string out = fmt::format("     one message of {} values\n", e.with.size() + 1);
+  for (const Part& p : parts) {
+    out += fmt::format("     {} bytes ({:.1f} %) of ", commas(p.bytes), bytes == 0 ? 0.0 : 100.0 * static_cast<double>(p.bytes) / static_cast<double>(bytes));
+    for (size_t i = 0; i < std::min(kNamed, p.causes.size()); ++i) out += fmt::format("{}{}", i ? ", " : "", p.causes[i]->value);
+    out += p.causes.size() > kNamed ? fmt::format(" and {} more\n", p.causes.size() - kNamed) : "\n";
+    out += sides(*p.causes[0], 7);
+  }
+  return out;
+}
+
 nlohmann::ordered_json place_json(const Place& p) {
   return {{"file", p.file}, {"line", p.line}, {"column", p.column}};
 }
@@ -70,6 +111,10 @@ nlohmann::ordered_json asked_json(const std::vector<Asked>& list) {
     j.push_back({{"axes", a.axes}, {"value", a.value}, {"place", place_json(a.place)}, {"pending", a.pending}, {"elsewhere", a.elsewhere}});
   }
   return j;
+}
+
+nlohmann::ordered_json change_json(const Cause& c) {
+  return {{"from", c.from}, {"to", c.to}, {"step", c.step}, {"steps", c.steps}, {"bytes", c.reshard_bytes}, {"lower_bound", c.reshard_lower_bound}};
 }
 
 }  // namespace
@@ -86,14 +131,8 @@ std::string Explanations::text(size_t most) const {
     const BillLine& line = lines[e.line];
     out += fmt::format("{}. {} over {} of {} {}, {} {}: {} bytes{}\n", ++number, name(line.kind), mesh.atoms_text(line.over), e.value, e.type,
                        line.count, line.count == 1 ? "run" : "runs", commas(line.bytes), share(line.bytes, bytes));
-    if (!e.with.empty()) out += fmt::format("     one message with {}{}\n", fmt::join(std::span(e.with).first(std::min<size_t>(e.with.size(), 4)), ", "), e.with.size() > 4 ? fmt::format(" and {} more", e.with.size() - 4) : "");
-    if (e.steps > 1) out += fmt::format("     step {} of {} from {} to {}\n", e.step, e.steps, e.from, e.to);
-    const auto side = [&](std::string_view what, const std::string& layout, const std::string& by, const std::vector<Asked>& asked) {
-      out += fmt::format("     {:<5} {}  {}\n", what, layout, by);
-      if (!asked.empty()) out += fmt::format("           {}\n", asked_text(asked));
-    };
-    side("from", e.from, e.made, e.from_asked);
-    side("to", e.to, e.read, e.to_asked);
+    if (!e.ring.empty()) out += fmt::format("     {}\n", e.ring);
+    out += e.with.empty() ? sides(e, 5) : parts_text(e, line.bytes);
     const std::string bound = e.reshard_bytes == e.reshard_lower_bound ? "the least for these layouts"
                                                                         : fmt::format("the least for these layouts is {} bytes", commas(e.reshard_lower_bound));
     out += fmt::format("     cost  {}, about {}; {}\n", counted(e.messages, "message"), seconds_text(e.nanoseconds), bound);
@@ -137,9 +176,14 @@ std::string Explanations::json() const {
     c["nanoseconds"] = e.nanoseconds;
     c["lower_bound"] = line.lower_bound;
     c["value"] = e.value;
-    c["with"] = e.with;
+    if (!e.ring.empty()) c["ring"] = e.ring;
+    c["with"] = Json::array();
+    for (const Cause& w : e.with) {
+      c["with"].push_back({{"value", w.value}, {"type", w.type}, {"bytes", w.bytes}, {"made", w.made}, {"read", w.read}, {"change", change_json(w)},
+                           {"from_asked", asked_json(w.from_asked)}, {"to_asked", asked_json(w.to_asked)}});
+    }
     c["type"] = e.type;
-    c["change"] = {{"from", e.from}, {"to", e.to}, {"step", e.step}, {"steps", e.steps}, {"bytes", e.reshard_bytes}, {"lower_bound", e.reshard_lower_bound}};
+    c["change"] = change_json(e);
     c["made"] = e.made;
     c["read"] = e.read;
     c["from_asked"] = asked_json(e.from_asked);

@@ -5,17 +5,16 @@
 //   name     | what it does
 //   ---------|---------------------------------------------------------------------------------------------------------
 //   fold     | what is computed of constants alone becomes a constant
-//   share    | what two ops make alike is made once: gathers of one value, and other ops but those that are cheap to
-//            | make again (OpDef::remake), which autodiff repeats on purpose so that nothing lives from forward to
-//            backward
-//   shorten  | collectives in a row become the planner's steps from the first layout to the last, where those move
-//   less:
+//   share    | what two ops make alike is made once: gathers of one value, and other ops but those that are cheap to make
+//            | again (OpDef::remake), which autodiff repeats on purpose so that nothing lives from forward to backward
+//   shorten  | collectives in a row become the planner's steps from the first layout to the last, where those move less:
 //            | all_reduce and slice become reduce_scatter
 //   drop     | ops, results of functions, and functions that nobody needs go
+//   regather | gathered values that are read far apart are gathered again, where a memory limit asks for it
+//   ring     | a gather or a scatter next to a product: blocks travel round the devices while others are multiplied
 //   onto     | what is made only to be added to another value is added there by the op that makes it, in that value's
 //            | memory
 //   epilogue | a bias added to a product, and an activation of that sum, become part of the product
-//   regather | gathered values that are read far apart are gathered again, where a memory limit asks for it
 //   bucket   | reductions or gathers of one group that do not wait for one another become one message
 //   overlap  | collectives are started as soon as they can be and waited for where their result is read
 //
@@ -27,8 +26,23 @@
 #include <vector>
 
 #include "meshard/ir/pass.h"
+#include "meshard/layout/cost.h"
 
 namespace meshard {
+
+// Which gathers and scatters next to products become rings, and what `where_it_pays` reckons with. A ring is right on any
+// machine; it pays where blocks travel while a device computes.
+struct RingOptions {
+  enum Use : uint8_t {
+    never,
+    where_it_pays,  // a step's product takes longer than a block needs to travel, and the ring less than gather and product
+    always          // wherever the sizes allow it
+  } use = never;
+  CostModel cost;
+  int64_t flops_per_us = 50'000;  // of a device's products: one core
+  int64_t copied_bytes_per_us = 5'000;  // and of its copies
+  int64_t step_ns = 5'000;  // what a step costs besides: more, and smaller, calls
+};
 
 struct OptimizeOptions {
   bool on = true;  // false: none of the passes
@@ -37,13 +51,14 @@ struct OptimizeOptions {
   int64_t bucket_bytes = int64_t{1} << 20;
   // In how many gaps between two reads regather gives a gathered value up; compile() sets it to meet memory_bytes.
   int64_t regather = 0;
-  // Off, since no communicator makes progress between start and wait yet: it would only cost memory.
+  // Off, since no communicator of hosts makes progress between start and wait: it would only cost memory.
   bool overlap = false;
+  RingOptions ring;
 };
 
 // The passes in their order. Each takes and leaves Level::local.
 std::vector<Pass> optimize_passes(const OptimizeOptions& options = {});
-// Their names, with or without overlap: what may stand behind --without.
+// Their names, with or without ring and overlap: what may stand behind --without.
 std::vector<std::string> optimize_names();
 
 Program fold(const Program& local);
@@ -55,6 +70,7 @@ Program epilogue(const Program& local);
 // The widest `count` of the gaps that there are; fewer if there are fewer.
 Program regather(const Program& local, int64_t count);
 int64_t gaps_to_regather(const Program& local);
+Program ring(const Program& local, const RingOptions& options);
 Program bucket(const Program& local, int64_t bytes);
 Program overlap(const Program& local);
 

@@ -53,6 +53,8 @@ Prepared sum_exp(const KernelSpec& spec);
 Prepared reshape(const KernelSpec& spec);
 Prepared transpose(const KernelSpec& spec);
 Prepared take(const KernelSpec& spec);
+Prepared ring_part(const KernelSpec& spec);
+Prepared ring_place(const KernelSpec& spec);
 
 Prepared embedding(const KernelSpec& spec);
 Prepared embedding_vjp(const KernelSpec& spec);

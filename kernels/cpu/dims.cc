@@ -6,6 +6,7 @@
 #include "meshard/kernels/cpu/copy.h"
 #include "meshard/kernels/cpu/cpu.h"
 #include "meshard/kernels/reference/reference.h"
+#include "meshard/kernels/reference/ring.h"
 
 namespace meshard::cpu {
 namespace {
@@ -27,6 +28,33 @@ Prepared reshape(const KernelSpec& spec) {
 }
 
 Prepared identity(const KernelSpec& spec) { return reshape(spec); }
+
+Prepared ring_part(const KernelSpec& spec) {
+  const RingBlocks blocks(spec, spec.operands[0], spec.results[0]);
+  if (blocks.misses) return {};
+  return for_any(spec.results[0].type.dtype, [&]<class T>() -> Prepared {
+    const Copy<T> copy = make_copy<T>(blocks.nest, spec.threads);
+    if (!copy) return {};
+    return {0, [=](const KernelCall& call) {
+              blocks.each([&](int64_t wide, int64_t narrow) { copy(in<T>(call, 0) + wide, out<T>(call) + narrow); });
+            }};
+  });
+}
+
+Prepared ring_place(const KernelSpec& spec) {
+  // Copied from the second operand into the result, so the offsets change sides.
+  const KernelOperand &wide = spec.operands[0], &narrow = spec.operands[1];
+  const RingBlocks blocks(spec, wide, narrow);
+  const Nest<2> nest(spec, without(factors_of(narrow), {factor_index(spec, "ring")}), {&narrow, &wide});
+  return for_any(spec.results[0].type.dtype, [&]<class T>() -> Prepared {
+    const Copy<T> copy = make_copy<T>(nest, spec.threads);
+    if (!copy) return {};
+    return {0, [=, bytes = spec.results[0].type.bytes(), threads = spec.threads](const KernelCall& call) {
+              if (call.results[0] != call.operands[0]) copy_bytes(call.results[0], call.operands[0], bytes, threads);
+              blocks.each([&](int64_t at, int64_t from) { copy(in<T>(call, 1) + from, out<T>(call) + at); });
+            }};
+  });
+}
 
 Prepared transpose(const KernelSpec& spec) {
   const Nest<2> nest(spec, factors_of(spec.results[0]), {&spec.operands[0], &spec.results[0]});

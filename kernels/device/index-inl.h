@@ -4,6 +4,7 @@
 #define MESHARD_KERNELS_DEVICE_INDEX_INL_H
 
 #include "meshard/kernels/device/number-inl.h"
+#include "meshard/kernels/reference/ring.h"
 
 namespace meshard::MESHARD_DEVICE {
 
@@ -33,6 +34,25 @@ struct TransposeBody {
     const auto at = points.at(i);
     y[at[1]] = x[at[0]];
   }
+};
+
+// From a block of a wide tensor to a narrow one, or back.
+template <class U>
+struct RingBody {
+  Points<2> points;
+  bool back;
+  const U* x;
+  U* y;
+  MESHARD_BODY void operator()(int64_t i) const {
+    const auto at = points.at(i);
+    y[at[back ? 0 : 1]] = x[at[back ? 1 : 0]];
+  }
+};
+
+template <class U>
+struct ZeroBody {
+  U* y;
+  MESHARD_BODY void operator()(int64_t i) const { y[i] = U(0); }
 };
 
 // Row `*row` of x, or zeros.
@@ -245,6 +265,29 @@ inline Prepared dynamic_update(const KernelSpec& spec) {
             }};
   });
 }
+
+// Block ring + offset of letter "block", for each index of "ring": copied out of the wide operand, or into it.
+inline Prepared copy_ring_blocks(const KernelSpec& spec, bool out_of) {
+  const RingBlocks blocks(spec, spec.operands[0], out_of ? spec.results[0] : spec.operands[1]);
+  const Points<2> points(blocks.nest);
+  const int64_t narrow = (out_of ? spec.results[0] : spec.operands[1]).type.shape.elements();
+  const int64_t wide = spec.operands[0].type.shape.elements();
+  return for_size(spec.results[0].type.dtype, [&]<class U>() -> Prepared {
+    return {0, [=](const KernelCall& call) {
+              U* y = out<U>(call);
+              if (out_of && blocks.misses) run_points(narrow, ZeroBody<U>{y}, call.stream);
+              if (!out_of && call.results[0] != call.operands[0]) run_points(wide, CopyBody<U>{in<U>(call, 0), y}, call.stream);
+              blocks.each([&](int64_t at_wide, int64_t at_narrow) {
+                const U* from = out_of ? in<U>(call, 0) + at_wide : in<U>(call, 1) + at_narrow;
+                U* to = y + (out_of ? at_narrow : at_wide);
+                run_points(points.count, RingBody<U>{points, !out_of, from, to}, call.stream);
+              });
+            }};
+  });
+}
+
+inline Prepared ring_part(const KernelSpec& spec) { return copy_ring_blocks(spec, true); }
+inline Prepared ring_place(const KernelSpec& spec) { return copy_ring_blocks(spec, false); }
 
 }  // namespace meshard::MESHARD_DEVICE
 

@@ -25,6 +25,8 @@ std::vector<KernelPair> index_family() {
       {reference::concat, concat},
       {reference::dynamic_slice, dynamic_slice},
       {reference::dynamic_update, dynamic_update},
+      {reference::ring_part, ring_part},
+      {reference::ring_place, ring_place},
   };
 }
 

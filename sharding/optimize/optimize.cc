@@ -12,10 +12,13 @@ std::vector<Pass> optimize_passes(const OptimizeOptions& options) {
   add("share", share);
   add("shorten", shorten);
   add("drop", drop);
-  add("onto", onto);
-  add("epilogue", epilogue);
   if (options.regather > 0)
     add("regather", [count = options.regather](const Program& p) { return regather(p, count); });
+  if (options.ring.use != RingOptions::never)
+    add("ring", [ring_options = options.ring](const Program& p) { return ring(p, ring_options); });
+  // After ring, which looks for products that are nothing but products.
+  add("onto", onto);
+  add("epilogue", epilogue);
   add("bucket", [bytes = options.bucket_bytes](const Program& p) { return bucket(p, bytes); });
   if (options.overlap) add("overlap", overlap);
   return passes;
@@ -23,7 +26,7 @@ std::vector<Pass> optimize_passes(const OptimizeOptions& options) {
 
 std::vector<std::string> optimize_names() {
   std::vector<std::string> names;
-  for (const Pass& pass : optimize_passes({.regather = 1, .overlap = true})) names.push_back(pass.name);
+  for (const Pass& pass : optimize_passes({.regather = 1, .overlap = true, .ring = {.use = RingOptions::always}})) names.push_back(pass.name);
   return names;
 }
 

@@ -23,7 +23,7 @@ refused '--batch is 99999999999999999999999999, out of the range 1 to 1e+09' "$m
 refused '--rate is "nan", not a number' "$meshard" train --rate nan
 refused '--rate is -1, out of the range 0 to 1000' "$meshard" train --rate -1
 refused '--threads is 0, out of the range 1 to 4096' "$meshard" train --threads 0
-refused '--without: no rewrite "shar"; there are fold, share, shorten, drop, onto, epilogue, regather, bucket, overlap, and all; did you mean "share"?' "${plan[@]}" --without drop,shar
+refused '--without: no rewrite "shar"; there are fold, share, shorten, drop, regather, ring, onto, epilogue, bucket, overlap, and all; did you mean "share"?' "${plan[@]}" --without drop,shar
 refused '--bucket is -1, out of the range 0 to 1e+15' "${train[@]}" --bucket -1
 refused '--dtype is "f8", not one of: f32, f64, bf16, f16' "${train[@]}" --dtype f8
 refused '--loss-scale is of --dtype f16; add it, or leave out --loss-scale' "${train[@]}" --dtype bf16 --loss-scale 8

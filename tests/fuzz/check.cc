@@ -72,6 +72,7 @@ Verdict check_all(const Program& program, const CheckOptions& data) {
   options.passes.reparse = true;
   // Every other program as it is planned by default.
   options.optimize.overlap = data.seed % 2 == 1;
+  if (data.seed % 4 >= 2) options.optimize.ring.use = RingOptions::always;
   if (data.seed % 4 == 1) options.optimize.bucket_bytes = 64;
   if (data.seed % 8 == 3) options.optimize.regather = 3;
   const Compiled compiled = compile(program, options);

@@ -3,7 +3,7 @@
 //   // run: partition             what is done: parse, propagate, partition, optimize (partition and all rewrites), collectives
 //                                 (partition, only those lines shown), explain (why each collective is there), or a mode:
 //                                 explicit, budget=BYTES (partition under it)
-//   // only: share, bucket         of optimize: these rewrites alone; overlap is done only where it stands here
+//   // only: share, bucket         of optimize: these rewrites alone; overlap and ring are done only where they stand here
 //   // bucket: 4096               and the most bytes of a message
 //   // memory: 4096               of a device
 //   // mixed: logits, block.*.y   bf16 beside f32 (ir/mixed.h); what stays f32
@@ -104,6 +104,7 @@ CompileOptions options(const File& f) {
   if (const std::string memory = f.directive("memory"); !memory.empty()) o.memory_bytes = std::stoll(memory);
   if (only.empty()) return o;
   o.optimize.overlap = true;
+  o.optimize.ring.use = RingOptions::always;
   for (const std::string& name : optimize_names()) {
     if (!std::regex_search(only, std::regex("\\b" + name + "\\b"))) o.passes.skip.push_back(name);
   }
