@@ -19,7 +19,10 @@ bool has_type(const Attribute& value, const Attribute& like) {
 
 // The rule as far as it is known without operands.
 std::optional<Rule> written_rule(const OpDef& def, const Attributes& attributes, const Place& place) {
-  if (def.rule_for != nullptr) return std::nullopt;
+  const auto* text = attributes.find("rule");
+  const bool known = text != nullptr && std::holds_alternative<std::string>(*text) &&
+                     std::any_of(def.attributes.begin(), def.attributes.end(), [](const AttributeSpec& s) { return s.name == "rule"; });
+  if (def.rule_for != nullptr) return known ? std::optional(Rule::parse(std::get<std::string>(*text), place)) : std::nullopt;
   return Rule::parse(rule_text(def, attributes, {}, place), place);
 }
 

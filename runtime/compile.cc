@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "meshard/ir/parse.h"
 #include "meshard/runtime/executor.h"
@@ -60,8 +61,10 @@ Compiled run_once(Program program, std::vector<Pass> passes, const CompileOption
                       bool changed = false;
                       Program lowered = lower(p, &changed);
                       if (!changed) return lowered;
-                      origins = Origins();
-                      return propagate(lowered, &origins);
+                      const Origins before = std::exchange(origins, Origins());
+                      Program again = propagate(lowered, &origins);
+                      if (options.keep_closed) origins.fill_in(before, p, again);
+                      return again;
                     }});
   passes.push_back({"partition", Level::local, [&](const Program& p) {
                       if (options.keep_closed) out.closed = p;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "meshard/sharding/choose.h"
 
@@ -345,35 +346,50 @@ class Explainer {
     return std::nullopt;
   }
 
-  // Back through the ops that pass a sum on to the one of which a split factor became the sum.
+  // Back through the ops that pass a sum on, the calls that return it and those that hand it in, to an op of which a split
+  // factor became the sum.
   std::optional<Asked> pending_root(int g, const Function& f, ValueId v, AtomId atom) const {
-    for (size_t hops = 0; hops <= f.ops.size(); ++hops) {
-      const int made = f.value(v).op;
-      if (made < 0) {
-        const ValueId at = global(g, f.value(v).name);
-        auto pin = at == ValueId::none ? std::nullopt : root(g, at, atom);
-        if (pin) pin->pending = true;
-        return pin;
+    std::set<std::pair<const Function*, ValueId>> seen;
+    auto pin = pending_root(g, f, v, atom, seen);
+    if (pin) pin->pending = true;
+    return pin;
+  }
+
+  std::optional<Asked> pending_root(int g, const Function& f, ValueId v, AtomId atom, std::set<std::pair<const Function*, ValueId>>& seen) const {
+    if (g < 0 || !seen.insert({&f, v}).second) return std::nullopt;
+    const int made = f.value(v).op;
+    if (made < 0) {
+      const ValueId at = global(g, f.value(v).name);
+      if (auto pin = at == ValueId::none ? std::nullopt : root(g, at, atom)) return pin;
+      return handed_in(f, v, atom, seen);
+    }
+    const Op& op = f.ops[static_cast<size_t>(made)];
+    if (op.kind == Op::wait) return std::nullopt;
+    if (op.kind != Op::apply) {
+      // What a call returns: on inside the function.
+      const Function& inner = local_.functions[static_cast<size_t>(op.callee)];
+      const auto r = std::find(op.results.begin(), op.results.end(), v) - op.results.begin();
+      return pending_root(closed_->find(inner.name), inner, inner.returns[static_cast<size_t>(r)].value, atom, seen);
+    }
+    bool passed = false;
+    for (size_t o = op.operands.size(); o-- > 0;) {
+      if (!f.value(op.operands[o]).layout->pending_atoms().has(atom)) continue;
+      passed = true;
+      if (auto pin = pending_root(g, f, op.operands[o], atom, seen)) return pin;
+    }
+    return passed ? std::nullopt : other_root(g, f, op, v, atom);
+  }
+
+  // Of a parameter of f: of the first argument that tells.
+  std::optional<Asked> handed_in(const Function& f, ValueId v, AtomId atom, std::set<std::pair<const Function*, ValueId>>& seen) const {
+    const int p = f.param_index(v);
+    for (const Function& caller : local_.functions) {
+      for (const Op& op : caller.ops) {
+        if (op.callee < 0 || &local_.functions[static_cast<size_t>(op.callee)] != &f || p < 0) continue;
+        const ValueId argument = op.operands[static_cast<size_t>(p)];
+        if (argument == ValueId::none) continue;
+        if (auto pin = pending_root(closed_->find(caller.name), caller, argument, atom, seen)) return pin;
       }
-      const Op& op = f.ops[static_cast<size_t>(made)];
-      if (op.kind != Op::apply) {
-        // What a call returns: on inside the function.
-        const int callee = op.kind == Op::wait ? -1 : op.callee;
-        if (callee < 0) return std::nullopt;
-        const Function& inner = local_.functions[static_cast<size_t>(callee)];
-        const auto r = std::find(op.results.begin(), op.results.end(), v) - op.results.begin();
-        return pending_root(closed_->find(inner.name), inner, inner.returns[static_cast<size_t>(r)].value, atom);
-      }
-      ValueId passed = ValueId::none;
-      for (ValueId o : op.operands) {
-        if (f.value(o).layout->pending_atoms().has(atom)) passed = o;
-      }
-      if (passed == ValueId::none) {
-        auto pin = other_root(g, f, op, v, atom);
-        if (pin) pin->pending = true;
-        return pin;
-      }
-      v = passed;
     }
     return std::nullopt;
   }

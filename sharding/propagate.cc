@@ -27,6 +27,30 @@ const Origin* Origins::find(int function, ValueId value, AtomId atom) const {
   return nullptr;
 }
 
+void Origins::fill_in(const Origins& old, const Program& before, const Program& after) {
+  std::vector<absl::flat_hash_map<std::string_view, ValueId>> ids(after.functions.size());  // only looked up
+  for (size_t f = 0; f < ids.size(); ++f) {
+    for (size_t v = 0; v < after.functions[f].values.size(); ++v) ids[f].emplace(after.functions[f].values[v].name, static_cast<ValueId>(v));
+  }
+  const auto now = [&](int f, ValueId v) {
+    const auto& known = ids[static_cast<size_t>(f)];
+    const auto at = known.find(before.functions[static_cast<size_t>(f)].value(v).name);
+    return at == known.end() ? ValueId::none : at->second;
+  };
+  for (size_t f = 0; f < old.entries_.size(); ++f) {
+    for (size_t v = 0; v < old.entries_[f].size(); ++v) {
+      const ValueId to = old.entries_[f][v].empty() ? ValueId::none : now(static_cast<int>(f), static_cast<ValueId>(v));
+      if (to == ValueId::none) continue;
+      for (const Entry& entry : old.entries_[f][v]) {
+        Origin origin = entry.origin;
+        if (find(static_cast<int>(f), to, entry.atom) != nullptr || origin.function < 0) continue;
+        origin.from = now(origin.function, origin.from);
+        if (origin.from != ValueId::none) record(static_cast<int>(f), to, entry.atom, std::move(origin));
+      }
+    }
+  }
+}
+
 std::string Origins::source(const Program& program, int function, ValueId value, AtomId atom) const {
   for (int hops = 0; hops < 1000; ++hops) {
     const Origin* origin = find(function, value, atom);

@@ -27,6 +27,9 @@ class Origins {
  public:
   void record(int function, ValueId value, AtomId atom, Origin origin);  // the first one for an axis counts
   const Origin* find(int function, ValueId value, AtomId atom) const;
+  // What `old` knows of `before` and this does not know of `after`, a program with the same functions, by the names of values:
+  // where an op was lowered, propagation starts anew in its function and keeps what it said in others.
+  void fill_in(const Origins& old, const Program& before, const Program& after);
   // The pinned value that an axis comes from, followed back: "%down.use".
   std::string source(const Program& program, int function, ValueId value, AtomId atom) const;
 

@@ -24,7 +24,7 @@ fi
 
 # The same losses as one device of the host, step by step and captured, and the bytes of the bill.
 for flags in '' '--no-graph' '--lockstep --plan data_tensor --mesh data=2,model=2' '--lockstep --overlap --plan zero3 --mesh data=2 --accumulate 2' \
-  '--lockstep --no-graph --plan tensor_sequence --mesh model=2' '--tf32' '--dtype bf16' '--dtype f16'; do
+  '--lockstep --no-graph --plan tensor_sequence --mesh model=2' '--lockstep --ring always --plan tensor_sequence --mesh model=2' '--tf32' '--dtype bf16' '--dtype f16'; do
   wants 0 "$meshard" train "${small[@]}" --text text --device emulated --steps 4 --compare 4 --validate 1 --sample 4 $flags
   printed 'on an emulated device'
   printed ': equal'

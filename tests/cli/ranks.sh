@@ -19,6 +19,12 @@ chmod +x each
 # All ranks.
 wants 0 "${mpi[@]}" "${train[@]}" --text text "${data[@]}" --compare 2 --sample 3 --log log.jsonl && printed 'what was seen is what was billed' && printed ': equal'
 [[ $(grep -c '^meshard\|^gpt-tiny' out) == 1 ]] || fail 'the plan is printed by more than one rank'
+# Blocks that go round rings of two and of four beside products: the losses of one device, and the bytes of the bill.
+for ring in '2 tensor_sequence model=2' '2 zero3 data=2' '4 zero3 data=4' '4 tensor_zero3 data=2,model=2'; do
+  read -ra r <<< "$ring"
+  wants 0 "$mpirun" --oversubscribe -n "${r[0]}" "${train[@]}" --text text --plan "${r[1]}" --mesh "${r[2]}" --ring always --compare 2 \
+    && printed 'what was seen is what was billed' && printed ': equal'
+done
 refused '--text nothere: there is no such file or folder' "${mpi[@]}" "${train[@]}" --text nothere "${data[@]}"
 refused 'unknown flag --stpes; did you mean "--steps"?' "${mpi[@]}" "${train[@]}" --stpes 3
 refused $'--mesh:1:6: axis data has size 0; a size is 1 or more\n  data=0\n       ^' "${mpi[@]}" "${train[@]}" --text text --plan data --mesh data=0
