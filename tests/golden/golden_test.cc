@@ -174,13 +174,16 @@ std::string trimmed(std::string s) {
   return s;
 }
 
+// Where in models/ a line stands is not what an explanation is about: "layers.cc:98" is any line of layers.cc.
+std::string without_lines(const std::string& s) { return std::regex_replace(s, std::regex("([a-z_]+\\.cc):[0-9]+"), "$1"); }
+
 TEST_CASE("golden programs") {
   for (const File& f : files("golden")) {
     DYNAMIC_SECTION(f.path.filename().string()) {
       const Source s = source(f);
       const std::string made = result(f, s);
       if (std::getenv("MESHARD_UPDATE_GOLDEN") != nullptr) update(f, made);
-      else CHECK(trimmed(made) == trimmed(f.expected));
+      else CHECK(without_lines(trimmed(made)) == without_lines(trimmed(f.expected)));
       const std::string text = print(s.program);
       CHECK(print(parse_program(text, "again", op_table())) == text);
       if (f.directive("run") == "parse" && !s.program.mesh) continue;
