@@ -91,6 +91,8 @@ int run_train(Job& job, std::span<const std::string> words) {
     o.schedule.steps = o.steps;
     o.graph = !args.has("no-graph");
     device = args.text("device", "cpu");
+    // Between ranks of hosts nothing travels while they compute: a ring would only cost.
+    if (device == "cpu" && o.compile.optimize.ring.use == RingOptions::where_it_pays) o.compile.optimize.ring.use = RingOptions::never;
     share = args.has("share-gpu");
     o.tf32 = args.has("tf32");
     if (o.tf32 && device == "cpu") throw UserError("--tf32 goes with --device cuda: the host's products are of f32");

@@ -36,7 +36,7 @@ std::vector<Flag> with_optimize_flags(std::vector<Flag> flags) {
            {Flag::text, "without", "NAMES", "rewrites to leave out: fold, share, shorten, drop, regather, ring, onto, epilogue, bucket, overlap, or all"},
            {Flag::integer, "bucket", "BYTES", "the largest message put together of several; default 1 MiB", 0, kMost},
            {Flag::integer, "memory", "BYTES", "of a device: what is over it is gathered again instead of kept", 1, kMost},
-           {Flag::text, "ring", "USE", "gathers and scatters next to products in steps round a ring: where it pays (auto), wherever it can be, or never (default)", 0, 0, {"auto", "always", "never"}},
+           {Flag::text, "ring", "USE", "gathers and scatters next to products in steps round a ring: where it pays on GPUs that compute while blocks travel (auto), wherever it can be, or never (default)", 0, 0, {"auto", "always", "never"}},
            {Flag::boolean, "overlap", "", "start collectives early and wait for them late"}}) {
     flags.push_back(std::move(f));
   }

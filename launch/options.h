@@ -10,7 +10,7 @@
 namespace meshard {
 
 std::vector<Flag> model_flags();
-// The same with those that say which rewrites of the local program run, and how: --without, --bucket, --memory, --overlap.
+// The same with those that say which rewrites of the local program run, and how: --without, --bucket, --memory, --ring, --overlap.
 std::vector<Flag> with_optimize_flags(std::vector<Flag> flags);
 void set_optimize(const Args& args, CompileOptions& options);
 // --threads, or this process's share of the cores; no more than there are.

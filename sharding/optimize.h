@@ -38,10 +38,11 @@ struct RingOptions {
     where_it_pays,  // a step's product takes longer than a block needs to travel, and the ring less than gather and product
     always          // wherever the sizes allow it
   } use = never;
-  CostModel cost;
-  int64_t flops_per_us = 50'000;  // of a device's products: one core
-  int64_t copied_bytes_per_us = 5'000;  // and of its copies
-  int64_t step_ns = 5'000;  // what a step costs besides: more, and smaller, calls
+  // GPUs of one host on a switch of their own: 200 GB/s to and from each, a quarter of the peak of products in bf16.
+  CostModel cost{.host = {.message_ns = 10'000, .bytes_per_us = 200'000}};
+  int64_t flops_per_us = 250'000'000;      // of a device's products
+  int64_t copied_bytes_per_us = 1'000'000;  // and of its copies
+  int64_t step_ns = 10'000;                // what a step costs besides: more, and smaller, calls
 };
 
 struct OptimizeOptions {
