@@ -271,9 +271,10 @@ class Explainer {
   }
 
   // The pinned value from which `atom` came to value v of function g; none: nobody knows.
-  std::optional<Asked> root(int g, ValueId v, AtomId atom) const {
+  std::optional<Asked> root(int g, ValueId v, AtomId atom, int* far = nullptr) const {
     constexpr int kMostHops = 100'000;
     for (int hops = 0; hops < kMostHops; ++hops) {
+      if (far != nullptr) *far = hops;
       const Origin* origin = in_.origins == nullptr ? nullptr : in_.origins->find(g, v, atom);
       if (origin == nullptr || origin->function < 0) break;
       g = origin->function;
@@ -331,8 +332,10 @@ class Explainer {
     return op < 0 ? std::nullopt : other_root(g, f, f.ops[static_cast<size_t>(op)], v, atom);
   }
 
-  // Whence another tensor of `op` has the atom.
+  // Whence another tensor of `op` has the atom: of several the one whose pin is nearest.
   std::optional<Asked> other_root(int g, const Function& f, const Op& op, ValueId except, AtomId atom) const {
+    std::optional<Asked> nearest;
+    int least = 0;
     for (const auto* list : {&op.operands, &op.results}) {
       for (ValueId v : *list) {
         if (v == ValueId::none || v == except || !f.value(v).layout->split().has(atom)) continue;
@@ -340,10 +343,14 @@ class Explainer {
         if (at == ValueId::none) continue;
         const ValueInfo& info = closed_->functions[static_cast<size_t>(g)].value(at);
         if (!info.layout || !info.layout->split().has(atom)) continue;
-        if (auto pin = root(g, at, atom)) return pin;
+        int far = 0;
+        auto pin = root(g, at, atom, &far);
+        if (!pin || (nearest && far >= least)) continue;
+        nearest = std::move(pin);
+        least = far;
       }
     }
-    return std::nullopt;
+    return nearest;
   }
 
   // Back through the ops that pass a sum on, the calls that return it and those that hand it in, to an op of which a split
