@@ -76,6 +76,7 @@ Verdict check_all(const Program& program, const CheckOptions& data) {
   if (data.seed % 4 == 1) options.optimize.bucket_bytes = 64;
   if (data.seed % 8 == 3) options.optimize.regather = 3;
   const Compiled compiled = compile(program, options);
+  const bool rings = compiled.digest_text.find("= start turn ") != std::string::npos;
   if (Verdict v = check_text(compiled.local, "the local program"); v.kind != Verdict::good) return v;
   if (Verdict v = check_erased(program); v.kind != Verdict::good) return v;
   const Compiled again = compile_local(parse_program(compiled.digest_text, "local", *program.table));
@@ -98,7 +99,7 @@ Verdict check_all(const Program& program, const CheckOptions& data) {
   std::string where;
   const double error = largest_difference(simulate(one, data), interpret(program, data), &where);
   if (!(error <= limits.tolerance)) return differ(Verdict::twin, fmt::format("{:.2e} in %{}", error, where));
-  return {};
+  return {.rings = rings};
 }
 
 }  // namespace

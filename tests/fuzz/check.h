@@ -22,6 +22,7 @@ struct Verdict {
     twin        // the executor on one device and the interpreter differ
   } kind = good;
   std::string message;
+  bool rings = false;  // a product was made round a ring of devices
 
   bool failed() const { return kind > amplified; }
   std::string str() const;

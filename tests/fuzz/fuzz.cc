@@ -74,7 +74,7 @@ int run_random(const Options& options) {
   std::map<std::string, int64_t> ops;
   const Proposer proposer(op_table());
   for (const std::string& name : proposer.names()) ops[name] = 0;
-  int64_t failures = 0, backward = 0, made = 0;
+  int64_t failures = 0, backward = 0, made = 0, rings = 0;
   const auto start = std::chrono::steady_clock::now();
   for (int64_t k = 0; k < options.programs && failures < options.most_failures; ++k) {
     if (options.only >= 0 && k != options.only) continue;
@@ -97,6 +97,7 @@ int run_random(const Options& options) {
         if (op.kind == Op::apply) ++ops[std::string(op.def->name)];
       }
     }
+    rings += v.rings;
     ++verdicts[v.str().substr(0, v.str().find(':'))];
     if (v.kind == Verdict::refused) ++refusals[pattern(v.message)];
     if (!v.failed()) continue;
@@ -105,7 +106,7 @@ int run_random(const Options& options) {
     report(g.program, g.data, v, options);
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  std::cout << fmt::format("{} programs, {} with gradients, {} failures, {:.1f} s\n", made, backward, failures, seconds);
+  std::cout << fmt::format("{} programs, {} with gradients, {} with rings, {} failures, {:.1f} s\n", made, backward, rings, failures, seconds);
   for (const auto& [kind, count] : verdicts) std::cout << fmt::format("  {:<10} {}\n", kind, count);
   for (const auto& [text, count] : refusals) std::cout << fmt::format("  {:>6}  {}\n", count, text);
   std::string never;
