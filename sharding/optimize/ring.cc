@@ -5,7 +5,7 @@
 //
 //   gather     x@turn1 = start turn x; y = place of (product of x); wait x@turn1; the same with x@turn1, ...
 //              where the gathered letter is summed, the steps' products are added up
-//   scatter    each device makes the part of the product that another device wants, hands on what it has added up so
+//   scatter    (of a product, or of a sum of products) each device makes the part of the product that another device wants, hands on what it has added up so
 //              far, and adds the part that belongs to what arrives: the last to arrive is its own
 //
 // Bytes are those of the gather or scatter, in more messages. Sums over blocks are in another order than the gather's
@@ -47,7 +47,7 @@ class Price {
   // Bytes that live beside what lives in any case: the value that is no more, or blocks on their way and what a step makes.
   // A scatter's whole product lives beside its result; a block on its way is what is added up, sent and received.
   bool fits() const {
-    const int64_t travelling = ring_.scatters ? 2 * block_ : std::min<int64_t>(2, ring_.steps - 1) * block_;
+    const int64_t travelling = ring_.scatters ? (ring_.products.size() > 1 ? 3 : 2) * block_ : std::min<int64_t>(2, ring_.steps - 1) * block_;
     return travelling + working_ <= whole_ + staged() + (ring_.scatters ? block_ : 0);
   }
 
@@ -127,6 +127,7 @@ class Writer {
     std::vector<bool> gone(old_, false);
     gone[static_cast<size_t>(ring_.op)] = true;
     for (const RingProduct& p : ring_.products) gone[static_cast<size_t>(p.op)] = true;
+    for (int i : ring_.sums) gone[static_cast<size_t>(i)] = true;
     std::vector<int> order;
     for (size_t i = 0; i <= old_; ++i) {
       if (static_cast<int>(i) == ring_.position) {
@@ -170,18 +171,23 @@ class Writer {
   void scatter() {
     const RingProduct& p = ring_.products[0];
     const ValueId to = collective_.results[0];
+    const auto fresh = [&](const char* kind) { return fresh_like(to, p.type, p.layout, kind); };
     ValueId sums = ValueId::none;
     for (int64_t s = 0; s < ring_.steps; ++s) {
       // What is added up here now goes on by so many devices before it is where it belongs.
       const int64_t offset = ring_.steps - 1 - s;
+      const ValueId arrives = s == 0 ? ValueId::none : start_turn(sums, to, s);
+      ValueId made = ValueId::none;
+      for (const RingProduct& each : ring_.products) {
+        const ValueId one = product(each, offset, ValueId::none, fresh("part"));
+        made = made == ValueId::none ? one : sum(each, made, one, fresh("part"));
+      }
       if (s == 0) {
-        sums = product(p, offset, ValueId::none, fresh_like(to, p.type, p.layout, "ring"));
+        sums = made;
         continue;
       }
-      const ValueId arrives = start_turn(sums, to, s);
-      const ValueId made = product(p, offset, ValueId::none, fresh_like(to, p.type, p.layout, "part"));
       wait(arrives);
-      sums = sum(p, arrives, made, offset == 0 ? to : fresh_like(to, p.type, p.layout, "ring"));
+      sums = sum(p, arrives, made, offset == 0 ? to : fresh("ring"));
     }
   }
 

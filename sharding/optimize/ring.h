@@ -40,6 +40,7 @@ struct Ring {
   ValueId travels = ValueId::none;  // the gathered value's operand; of a scatter none
   int position = 0;        // the op before which all of it stands
   std::vector<RingProduct> products;
+  std::vector<int> sums;   // ops that add up what is scattered, where that is a sum of several products
 };
 
 // The ring that the gather or scatter f.ops[op] and its products may become; none where it may not: sizes that the ring

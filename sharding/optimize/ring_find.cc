@@ -40,7 +40,7 @@ class Finder {
     if (op.operands.size() != 1 || !op.guard.empty() || op.over.empty()) return std::nullopt;
     const bool scatters = *op.def->collective == Collective::reduce_scatter;
     ring_ = op.over.list();
-    out_ = Ring{op_, op.over, mesh_.parts(op.over), scatters, scatters ? ValueId::none : op.operands[0], op_, {}};
+    out_ = Ring{op_, op.over, mesh_.parts(op.over), scatters, scatters ? ValueId::none : op.operands[0], op_, {}, {}};
     if (!find_dimension(op) || !(scatters ? scatter(op) : gather(op))) return std::nullopt;
     return std::move(out_);
   }
@@ -89,14 +89,31 @@ class Finder {
   }
 
   bool scatter(const Op& op) {
-    const ValueId v = op.operands[0];
+    int high = op_;
+    if (!add_scattered(op.operands[0], layout(op.results[0]), high) || out_.products.empty()) return false;
+    for (const RingProduct& p : out_.products) out_.position = &p == &out_.products[0] ? p.op : std::max(out_.position, p.op);
+    const BlockOps ops = f_.ops[static_cast<size_t>(out_.products[0].op)].def->by_blocks();
+    const auto adds = [&](int i) { return f_.ops[static_cast<size_t>(i)].def == ops.sum; };
+    return out_.position <= high && std::all_of(out_.sums.begin(), out_.sums.end(), adds);
+  }
+
+  // The product that makes v, or those of which it is the sum; nobody else reads what lies between. high: before which op
+  // their operands are there.
+  bool add_scattered(ValueId v, const Layout& scattered, int& high) {
     const int made = lives_.made[index(v)];
-    if (made < 0 || lives_.reads[index(v)] != 1 || !is_product(f_.ops[static_cast<size_t>(made)])) return false;
-    std::optional<RingProduct> product = scattered_product(made, layout(op.results[0]));
-    if (!product) return false;
-    out_.products.push_back(std::move(*product));
-    out_.position = made;
-    return true;
+    if (made < 0 || lives_.reads[index(v)] != 1) return false;
+    const Op& op = f_.ops[static_cast<size_t>(made)];
+    if (op.kind != Op::apply || !op.guard.empty() || op.operands.size() != 2 || lives_.in_place[index(v)]) return false;
+    for (ValueId o : op.operands) high = std::min(high, lives_.gone[index(o)]);
+    if (is_product(op)) {
+      std::optional<RingProduct> product = scattered_product(made, scattered);
+      if (product) out_.products.push_back(std::move(*product));
+      return product.has_value();
+    }
+    const auto alike = [&](ValueId o) { return f_.value(o).type == f_.value(v).type && layout(o) == layout(v); };
+    if (op.def->by_blocks != nullptr || !std::all_of(op.operands.begin(), op.operands.end(), alike)) return false;
+    out_.sums.push_back(made);
+    return add_scattered(op.operands[0], scattered, high) && add_scattered(op.operands[1], scattered, high);
   }
 
   bool is_product(const Op& op) const {
