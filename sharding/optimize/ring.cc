@@ -5,8 +5,8 @@
 //
 //   gather     x@turn1 = start turn x; y = place of (product of x); wait x@turn1; the same with x@turn1, ...
 //              where the gathered letter is summed, the steps' products are added up
-//   scatter    (of a product, or of a sum of products) each device makes the part of the product that another device wants, hands on what it has added up so
-//              far, and adds the part that belongs to what arrives: the last to arrive is its own
+//   scatter    of a product, or of a sum of products: each device makes the part that another device wants, hands on what
+//              it has added up so far, and adds the part that belongs to what arrives: the last to arrive is its own
 //
 // Bytes are those of the gather or scatter, in more messages. Sums over blocks are in another order than the gather's
 // product and the scatter would have. One gather that several products read becomes one ring of all of them, where they
