@@ -1,9 +1,10 @@
-// Parts of a dimension that follow the device: what a product needs that is made block by block while blocks travel round a
-// ring of devices. The rule is the caller's. Letter "ring" counts the devices of the ring, "block" the parts of a
-// dimension that every device has in whole; in the other tensor the dimension has one part.
+// Parts of a dimension that follow the device: what a product needs that is made block by block while blocks travel
+// round a ring of devices. The rule is the caller's. Letter "ring" counts the devices of the ring, "block" the parts of
+// a dimension that every device has in whole; in the other tensor the dimension has one part.
 //
 //   %x.part = ring_part %x {block = 4, offset = 3, ring = 4, rule = "b (block t) (ring h) -> b t (ring h)"}
-//   %y2 = ring_place %y1, %u {block = 4, offset = 3, ring = 4, rule = "(block t) (ring h), t (ring h) -> (block t) (ring h)"}
+//   %y2 = ring_place %y1, %u {block = 4, offset = 3, ring = 4, rule = "(block t) (ring h), t (ring h) -> (block t)
+//   (ring h)"}
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -54,7 +55,8 @@ std::string place_obstacle(std::span<const Type>, std::span<const Type>, const A
 }
 
 std::vector<AttributeSpec> ring_attributes() {
-  return {{"rule", std::string(), true}, {"ring", int64_t{1}, true}, {"block", int64_t{1}, true}, {"offset", int64_t{0}}};
+  return {
+      {"rule", std::string(), true}, {"ring", int64_t{1}, true}, {"block", int64_t{1}, true}, {"offset", int64_t{0}}};
 }
 
 }  // namespace
@@ -70,11 +72,14 @@ const OpDef& ring_part_op() {
       .flops_per_point = 0,
       .reference = reference::ring_part,
       .cpu = cpu::ring_part,
-      .cases = {{"f32[3,4,8]", "{block = 2, offset = 1, ring = 2, rule = \"a (block t) (ring h) -> a t (ring h)\"}", "f32[3,2,8]"},
-                {"f32[18,3]", "{block = 3, offset = -1, ring = 3, rule = \"(ring block t) c -> (ring t) c\"}", "f32[6,3]"},
+      .cases = {{"f32[3,4,8]", "{block = 2, offset = 1, ring = 2, rule = \"a (block t) (ring h) -> a t (ring h)\"}",
+                 "f32[3,2,8]"},
+                {"f32[18,3]", "{block = 3, offset = -1, ring = 3, rule = \"(ring block t) c -> (ring t) c\"}",
+                 "f32[6,3]"},
                 {"i32[4,4]", "{block = 4, ring = 4, rule = \"ring block -> ring 1\"}", "i32[4,1]"},
                 {"f32[8,4]", "{block = 4, offset = 6, ring = 4, rule = \"(block c) ring -> ring c\"}", "f32[4,2]"},
-                {"f32[2,6,66]", "{block = 2, offset = 3, ring = 2, rule = \"ring (block t) c -> t ring c\"}", "f32[3,2,66]"}},
+                {"f32[2,6,66]", "{block = 2, offset = 3, ring = 2, rule = \"ring (block t) c -> t ring c\"}",
+                 "f32[3,2,66]"}},
   };
   return def;
 }
@@ -91,13 +96,17 @@ const OpDef& ring_place_op() {
       .flops_per_point = 0,
       .reference = reference::ring_place,
       .cpu = cpu::ring_place,
-      .cases = {{"f32[3,4,8], f32[3,2,8]",
-                 "{block = 2, offset = 1, ring = 2, rule = \"a (block t) (ring h), a t (ring h) -> a (block t) (ring h)\"}", "f32[3,4,8]"},
-                {"f32[18,3], f32[6,3]",
-                 "{block = 3, offset = -1, ring = 3, rule = \"(ring block t) c, (ring t) c -> (ring block t) c\"}", "f32[18,3]"},
-                {"i32[4,4], i32[4,1]", "{block = 4, ring = 4, rule = \"ring block, ring 1 -> ring block\"}", "i32[4,4]"},
-                {"f32[2,6,66], f32[3,2,66]",
-                 "{block = 2, offset = 3, ring = 2, rule = \"ring (block t) c, t ring c -> ring (block t) c\"}", "f32[2,6,66]"}},
+      .cases =
+          {{"f32[3,4,8], f32[3,2,8]",
+            "{block = 2, offset = 1, ring = 2, rule = \"a (block t) (ring h), a t (ring h) -> a (block t) (ring h)\"}",
+            "f32[3,4,8]"},
+           {"f32[18,3], f32[6,3]",
+            "{block = 3, offset = -1, ring = 3, rule = \"(ring block t) c, (ring t) c -> (ring block t) c\"}",
+            "f32[18,3]"},
+           {"i32[4,4], i32[4,1]", "{block = 4, ring = 4, rule = \"ring block, ring 1 -> ring block\"}", "i32[4,4]"},
+           {"f32[2,6,66], f32[3,2,66]",
+            "{block = 2, offset = 3, ring = 2, rule = \"ring (block t) c, t ring c -> ring (block t) c\"}",
+            "f32[2,6,66]"}},
   };
   return def;
 }

@@ -27,7 +27,8 @@ Prepared ring_place(const KernelSpec& spec) {
     return {0, [blocks, bytes = spec.results[0].type.bytes()](const KernelCall& call) {
               const T* u = in<T>(call, 1);
               T* y = out<T>(call);
-              if (bytes > 0 && call.results[0] != call.operands[0]) std::memcpy(y, call.operands[0], static_cast<size_t>(bytes));
+              if (bytes > 0 && call.results[0] != call.operands[0])
+                std::memcpy(y, call.operands[0], static_cast<size_t>(bytes));
               blocks.each([&](int64_t wide, int64_t narrow) {
                 blocks.nest.each({wide, narrow}, [&](const Offsets<2>& at) { y[at[0]] = u[at[1]]; });
               });

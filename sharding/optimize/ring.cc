@@ -1,16 +1,19 @@
-// ring: a gather before products, or a scatter behind one, becomes a ring: as many steps as there are devices. In each a
-// device multiplies the block at hand while the next one travels; the gathered value, or the unscattered product, is
+// ring: a gather before products, or a scatter behind one, becomes a ring: as many steps as there are devices. In each
+// a device multiplies the block at hand while the next one travels; the gathered value, or the unscattered product, is
 // never whole anywhere. (Wang et al., Overlap Communication with Dependent Computation via Decomposition in Large Deep
 // Learning Models, 2023.)
 //
 //   gather     x@turn1 = start turn x; y = place of (product of x); wait x@turn1; the same with x@turn1, ...
 //              where the gathered letter is summed, the steps' products are added up
-//   scatter    of a product, or of a sum of products: each device makes the part that another device wants, hands on what
+//   scatter    of a product, or of a sum of products: each device makes the part that another device wants, hands on
+//   what
 //              it has added up so far, and adds the part that belongs to what arrives: the last to arrive is its own
 //
 // Bytes are those of the gather or scatter, in more messages. Sums over blocks are in another order than the gather's
 // product and the scatter would have. One gather that several products read becomes one ring of all of them, where they
 // can stand together; else it is left alone, and so are blocks that are not even.
+#include "meshard/sharding/optimize/ring.h"
+
 #include <algorithm>
 #include <set>
 
@@ -20,7 +23,6 @@
 #include "meshard/layout/block.h"
 #include "meshard/sharding/optimize.h"
 #include "meshard/sharding/optimize/edit.h"
-#include "meshard/sharding/optimize/ring.h"
 
 namespace meshard {
 namespace {
@@ -44,10 +46,12 @@ class Price {
     }
   }
 
-  // Bytes that live beside what lives in any case: the value that is no more, or blocks on their way and what a step makes.
-  // A scatter's whole product lives beside its result; a block on its way is what is added up, sent and received.
+  // Bytes that live beside what lives in any case: the value that is no more, or blocks on their way and what a step
+  // makes. A scatter's whole product lives beside its result; a block on its way is what is added up, sent and
+  // received.
   bool fits() const {
-    const int64_t travelling = ring_.scatters ? (ring_.products.size() > 1 ? 3 : 2) * block_ : std::min<int64_t>(2, ring_.steps - 1) * block_;
+    const int64_t travelling =
+        ring_.scatters ? (ring_.products.size() > 1 ? 3 : 2) * block_ : std::min<int64_t>(2, ring_.steps - 1) * block_;
     return travelling + working_ <= whole_ + staged() + (ring_.scatters ? block_ : 0);
   }
 
@@ -218,7 +222,8 @@ class Writer {
     throw InternalError("a ring has no such product");
   }
 
-  ValueId add(const OpDef& def, std::vector<ValueId> operands, ValueId made, Attributes attributes, const Place& source) {
+  ValueId add(const OpDef& def, std::vector<ValueId> operands, ValueId made, Attributes attributes,
+              const Place& source) {
     Op op;
     op.def = &def;
     op.operands = std::move(operands);
@@ -234,7 +239,8 @@ class Writer {
     const std::vector<Type> results{g_.value(made).type};
     const std::vector<Layout> result_layouts{*g_.value(made).layout};
     const Signature& signature = program_.signatures->get(def, op.attributes, types, results, source);
-    legal_ &= signature.results == results && find_split(*program_.mesh, def, signature.rule, layouts, result_layouts, nullptr).has_value();
+    legal_ &= signature.results == results &&
+              find_split(*program_.mesh, def, signature.rule, layouts, result_layouts, nullptr).has_value();
     g_.ops.push_back(std::move(op));
     return made;
   }
@@ -269,7 +275,9 @@ class Writer {
   ValueId place(const RingProduct& p, ValueId whole, ValueId block, int64_t offset, ValueId made) {
     return add(*ops_.place, {whole, block}, made, with(p.place_sizes, p.place_rule, offset), source(p));
   }
-  ValueId sum(const RingProduct& p, ValueId a, ValueId b, ValueId made) { return add(*ops_.sum, {a, b}, made, {}, source(p)); }
+  ValueId sum(const RingProduct& p, ValueId a, ValueId b, ValueId made) {
+    return add(*ops_.sum, {a, b}, made, {}, source(p));
+  }
 
   ValueId start_turn(ValueId block, ValueId named_after, int64_t step) {
     Op op = collective_;
@@ -279,8 +287,8 @@ class Writer {
     const ValueId to = fresh_like(named_after, info.type, *info.layout, "turn");
     op.results = {to};
     op.start = true;
-    op.cause = fmt::format("block {} of {} of the {} of %{} in a ring: {}", step, ring_.steps - 1, collective_.def->name,
-                           g_.value(collective_.operands[0]).name, collective_.cause);
+    op.cause = fmt::format("block {} of {} of the {} of %{} in a ring: {}", step, ring_.steps - 1,
+                           collective_.def->name, g_.value(collective_.operands[0]).name, collective_.cause);
     g_.ops.push_back(std::move(op));
     return to;
   }

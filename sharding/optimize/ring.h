@@ -1,5 +1,5 @@
-// Products next to a gather or a scatter, and what becomes of them when blocks travel round a ring of devices. Internal to
-// sharding/optimize/.
+// Products next to a gather or a scatter, and what becomes of them when blocks travel round a ring of devices. Internal
+// to sharding/optimize/.
 #pragma once
 
 #include <optional>
@@ -23,7 +23,7 @@ struct RingProduct {
   int op = 0;  // in the function
   std::string rule;
   Attributes sizes;
-  Type type;      // of what one step makes
+  Type type;  // of what one step makes
   Layout layout;
   std::optional<RingPart> part[2];  // operands of which a step reads one block; the travelling one is none of them
   // A step's result is a block of the whole (else they are added up): the rule of BlockOps::place.
@@ -36,11 +36,11 @@ struct Ring {
   int op = 0;  // the gather or the scatter
   AtomSet over;
   int64_t steps = 1;
-  bool scatters = false;   // partial sums travel, else blocks of a product's operand
+  bool scatters = false;            // partial sums travel, else blocks of a product's operand
   ValueId travels = ValueId::none;  // the gathered value's operand; of a scatter none
-  int position = 0;        // the op before which all of it stands
+  int position = 0;                 // the op before which all of it stands
   std::vector<RingProduct> products;
-  std::vector<int> sums;   // ops that add up what is scattered, where that is a sum of several products
+  std::vector<int> sums;  // ops that add up what is scattered, where that is a sum of several products
 };
 
 // The ring that the gather or scatter f.ops[op] and its products may become; none where it may not: sizes that the ring

@@ -63,7 +63,8 @@ class Finder {
     }
     Layout pending = layout(from);
     if (out_.scatters) pending.pending_of(Reduction::sum) = pending.pending_of(Reduction::sum) - op.over;
-    return dimension_ >= 0 && pending.pending == layout(to).pending && !lives_.in_place[index(from)] && !lives_.in_place[index(to)];
+    return dimension_ >= 0 && pending.pending == layout(to).pending && !lives_.in_place[index(from)] &&
+           !lives_.in_place[index(to)];
   }
 
   bool gather(const Op& op) {
@@ -91,14 +92,15 @@ class Finder {
   bool scatter(const Op& op) {
     int high = op_;
     if (!add_scattered(op.operands[0], layout(op.results[0]), high) || out_.products.empty()) return false;
-    for (const RingProduct& p : out_.products) out_.position = &p == &out_.products[0] ? p.op : std::max(out_.position, p.op);
+    for (const RingProduct& p : out_.products)
+      out_.position = &p == &out_.products[0] ? p.op : std::max(out_.position, p.op);
     const BlockOps ops = f_.ops[static_cast<size_t>(out_.products[0].op)].def->by_blocks();
     const auto adds = [&](int i) { return f_.ops[static_cast<size_t>(i)].def == ops.sum; };
     return out_.position <= high && std::all_of(out_.sums.begin(), out_.sums.end(), adds);
   }
 
-  // The product that makes v, or those of which it is the sum; nobody else reads what lies between. high: before which op
-  // their operands are there.
+  // The product that makes v, or those of which it is the sum; nobody else reads what lies between. high: before which
+  // op their operands are there.
   bool add_scattered(ValueId v, const Layout& scattered, int& high) {
     const int made = lives_.made[index(v)];
     if (made < 0 || lives_.reads[index(v)] != 1) return false;
@@ -128,7 +130,8 @@ class Finder {
     const std::optional<int> g = lone(rule_->operands[mine][static_cast<size_t>(dimension_)]);
     const int f = ring_letter();
     const Dims &other = rule_->operands[1 - mine], &result = rule_->results[0];
-    if (!g || f < 0 || !rule_->in(other, f) || !rule_->in(result, f) || !cut(*g, before_) || !cut_ring(f)) return std::nullopt;
+    if (!g || f < 0 || !rule_->in(other, f) || !rule_->in(result, f) || !cut(*g, before_) || !cut_ring(f))
+      return std::nullopt;
     const bool places = rule_->in(result, *g);
     if (!places && !rule_->in(other, *g)) return std::nullopt;
     RingProduct p = product(at);
@@ -137,7 +140,8 @@ class Finder {
     std::string operands[2];
     operands[mine] = term(rule_->operands[mine], {{shared, Side::ring}});
     operands[1 - mine] = term(other, {{shared, Side::one}, {f, Side::ring}});
-    p.rule = fmt::format("{}, {} -> {}", operands[0], operands[1], term(result, {{shared, Side::one}, {f, Side::ring}}));
+    p.rule =
+        fmt::format("{}, {} -> {}", operands[0], operands[1], term(result, {{shared, Side::one}, {f, Side::ring}}));
     p.sizes = sizes({shared, f}, false);
     if (places) {
       p.type.shape.dims[static_cast<size_t>(place_of(result, shared))] /= out_.steps;
@@ -155,7 +159,8 @@ class Finder {
     const std::optional<int> t = lone(rule_->results[0][static_cast<size_t>(dimension_)]);
     const int f = ring_letter();
     if (!t || f < 0 || !cut(*t, before_) || !cut_ring(f)) return std::nullopt;
-    if (rule_->in(rule_->results[0], f) || !rule_->in(rule_->operands[0], f) || !rule_->in(rule_->operands[1], f)) return std::nullopt;
+    if (rule_->in(rule_->results[0], f) || !rule_->in(rule_->operands[0], f) || !rule_->in(rule_->operands[1], f))
+      return std::nullopt;
     RingProduct p = product(at);
     std::string operands[2];
     for (size_t i = 0; i < 2; ++i) {
@@ -206,7 +211,8 @@ class Finder {
     if (dim.size() != 1) return std::nullopt;
     const auto alone = [&](const Dims& dims) {
       int n = 0;
-      for (const BoundRule::Dim& d : dims) n += std::count(d.begin(), d.end(), dim[0]) > 0 ? (d.size() == 1 ? 1 : 2) : 0;
+      for (const BoundRule::Dim& d : dims)
+        n += std::count(d.begin(), d.end(), dim[0]) > 0 ? (d.size() == 1 ? 1 : 2) : 0;
       return n <= 1;
     };
     const bool all = std::all_of(rule_->operands.begin(), rule_->operands.end(), alone) && alone(rule_->results[0]);
@@ -270,7 +276,9 @@ class Finder {
   }
 
   RingPart part(ValueId from, const Dims& dims, int cut, int ring) const {
-    RingPart p{from, fmt::format("{} -> {}", term(dims, {{cut, Side::block}, {ring, Side::ring}}), term(dims, {{cut, Side::one}, {ring, Side::ring}})),
+    RingPart p{from,
+               fmt::format("{} -> {}", term(dims, {{cut, Side::block}, {ring, Side::ring}}),
+                           term(dims, {{cut, Side::one}, {ring, Side::ring}})),
                sizes({cut, ring}, true), f_.value(from).type};
     p.type.shape.dims[static_cast<size_t>(place_of(dims, cut))] /= out_.steps;
     return p;
@@ -282,9 +290,9 @@ class Finder {
   const Lifetimes lives_;
   const int op_;
   Ring out_;
-  Atoms ring_;           // the ring's axes
-  int dimension_ = -1;   // of the value that is gathered or scattered
-  Atoms before_;         // what splits it besides
+  Atoms ring_;                       // the ring's axes
+  int dimension_ = -1;               // of the value that is gathered or scattered
+  Atoms before_;                     // what splits it besides
   const BoundRule* rule_ = nullptr;  // of the product at hand
   std::optional<OpSplit> split_;
   std::map<int, Cut> cuts_;
@@ -295,7 +303,8 @@ class Finder {
 std::optional<Ring> find_ring(const Program& program, const Function& f, int op) {
   const Op& it = f.ops[static_cast<size_t>(op)];
   if (!is_plain_collective(it)) return std::nullopt;
-  if (it.def->collective != Collective::all_gather && it.def->collective != Collective::reduce_scatter) return std::nullopt;
+  if (it.def->collective != Collective::all_gather && it.def->collective != Collective::reduce_scatter)
+    return std::nullopt;
   return Finder(program, f, op).run();
 }
 
