@@ -198,7 +198,7 @@ class Writer {
   ValueId result(size_t k) const { return g_.ops[static_cast<size_t>(ring_.products[k].op)].results[0]; }
 
   // A value of this type and layout, of which v's blocks are: "x@turn1", "x@turn2".
-  ValueId fresh_like(ValueId v, const Type& type, const Layout& layout, const char* kind) {
+  ValueId fresh_like(ValueId v, const Type& type, const Layout& layout, std::string_view kind) {
     const std::string stem = fmt::format("{}@{}", base_name(g_.value(v).name), kind);
     std::string name = stem + "1";
     for (int n = 2; !names_.insert(name).second; ++n) name = fmt::format("{}{}", stem, n);
@@ -268,7 +268,7 @@ class Writer {
 
   static Attributes with(Attributes sizes, const std::string& rule, int64_t offset) {
     sizes.set("rule", rule);
-    if (offset != 0) sizes.set("offset", offset);
+    if (offset != 0) sizes.set("ahead", offset);
     return sizes;
   }
 
@@ -284,7 +284,7 @@ class Writer {
     op.def = ops_.turn;
     op.operands = {block};
     const ValueInfo info = g_.value(block);
-    const ValueId to = fresh_like(named_after, info.type, *info.layout, "turn");
+    const ValueId to = fresh_like(named_after, info.type, *info.layout, ops_.turn->name);
     op.results = {to};
     op.start = true;
     op.cause = fmt::format("block {} of {} of the {} of %{} in a ring: {}", step, ring_.steps - 1,
