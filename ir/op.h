@@ -48,9 +48,9 @@ struct Reach {
 
 // The ops by which a product is made block by block while the blocks travel round a ring of devices
 // (sharding/optimize/ring.h). The rules of `part` and `place` are their attributes, with the letters "ring", a device's
-// number in the ring, and "block"; their attribute "ahead" says by how much the block is ahead of the device.
+// number in the ring, and "block"; their attribute "offset" says by how much the block is ahead of the device.
 struct BlockOps {
-  const OpDef* part;   // block ring + ahead of a value
+  const OpDef* part;   // block ring + offset of a value
   const OpDef* place;  // operand 1 put there in operand 0
   const OpDef* zeros;  // attribute "value"; of explicit type
   const OpDef* sum;    // of two values

@@ -2,8 +2,8 @@
 // round a ring of devices. The rule is the caller's. Letter "ring" counts the devices of the ring, "block" the parts of
 // a dimension that every device has in whole; in the other tensor the dimension has one part.
 //
-//   %x.part = ring_part %x {block = 4, ahead = 3, ring = 4, rule = "b (block t) (ring h) -> b t (ring h)"}
-//   %y2 = ring_place %y1, %u {block = 4, ahead = 3, ring = 4, rule = "(block t) (ring h), t (ring h) -> (block t)
+//   %x.part = ring_part %x {block = 4, offset = 3, ring = 4, rule = "b (block t) (ring h) -> b t (ring h)"}
+//   %y2 = ring_place %y1, %u {block = 4, offset = 3, ring = 4, rule = "(block t) (ring h), t (ring h) -> (block t)
 //   (ring h)"}
 #include <fmt/format.h>
 
@@ -56,7 +56,7 @@ std::string place_obstacle(std::span<const Type>, std::span<const Type>, const A
 
 std::vector<AttributeSpec> ring_attributes() {
   return {
-      {"rule", std::string(), true}, {"ring", int64_t{1}, true}, {"block", int64_t{1}, true}, {"ahead", int64_t{0}}};
+      {"rule", std::string(), true}, {"ring", int64_t{1}, true}, {"block", int64_t{1}, true}, {"offset", int64_t{0}}};
 }
 
 }  // namespace
@@ -64,7 +64,7 @@ std::vector<AttributeSpec> ring_attributes() {
 const OpDef& ring_part_op() {
   static const OpDef def = {
       .name = "ring_part",
-      .purpose = "for each index of \"ring\", block ring + ahead (modulo their number) of x",
+      .purpose = "for each index of \"ring\", block ring + offset (modulo their number) of x",
       .attributes = ring_attributes(),
       .integers = true,
       .check = part_obstacle,
@@ -72,13 +72,13 @@ const OpDef& ring_part_op() {
       .flops_per_point = 0,
       .reference = reference::ring_part,
       .cpu = cpu::ring_part,
-      .cases = {{"f32[3,4,8]", "{block = 2, ahead = 1, ring = 2, rule = \"a (block t) (ring h) -> a t (ring h)\"}",
+      .cases = {{"f32[3,4,8]", "{block = 2, offset = 1, ring = 2, rule = \"a (block t) (ring h) -> a t (ring h)\"}",
                  "f32[3,2,8]"},
-                {"f32[18,3]", "{block = 3, ahead = -1, ring = 3, rule = \"(ring block t) c -> (ring t) c\"}",
+                {"f32[18,3]", "{block = 3, offset = -1, ring = 3, rule = \"(ring block t) c -> (ring t) c\"}",
                  "f32[6,3]"},
                 {"i32[4,4]", "{block = 4, ring = 4, rule = \"ring block -> ring 1\"}", "i32[4,1]"},
-                {"f32[8,4]", "{block = 4, ahead = 6, ring = 4, rule = \"(block c) ring -> ring c\"}", "f32[4,2]"},
-                {"f32[2,6,66]", "{block = 2, ahead = 3, ring = 2, rule = \"ring (block t) c -> t ring c\"}",
+                {"f32[8,4]", "{block = 4, offset = 6, ring = 4, rule = \"(block c) ring -> ring c\"}", "f32[4,2]"},
+                {"f32[2,6,66]", "{block = 2, offset = 3, ring = 2, rule = \"ring (block t) c -> t ring c\"}",
                  "f32[3,2,66]"}},
   };
   return def;
@@ -87,7 +87,7 @@ const OpDef& ring_part_op() {
 const OpDef& ring_place_op() {
   static const OpDef def = {
       .name = "ring_place",
-      .purpose = "x with u as block ring + ahead (modulo their number), for each index of \"ring\"",
+      .purpose = "x with u as block ring + offset (modulo their number), for each index of \"ring\"",
       .attributes = ring_attributes(),
       .integers = true,
       .check = place_obstacle,
@@ -98,14 +98,14 @@ const OpDef& ring_place_op() {
       .cpu = cpu::ring_place,
       .cases =
           {{"f32[3,4,8], f32[3,2,8]",
-            "{block = 2, ahead = 1, ring = 2, rule = \"a (block t) (ring h), a t (ring h) -> a (block t) (ring h)\"}",
+            "{block = 2, offset = 1, ring = 2, rule = \"a (block t) (ring h), a t (ring h) -> a (block t) (ring h)\"}",
             "f32[3,4,8]"},
            {"f32[18,3], f32[6,3]",
-            "{block = 3, ahead = -1, ring = 3, rule = \"(ring block t) c, (ring t) c -> (ring block t) c\"}",
+            "{block = 3, offset = -1, ring = 3, rule = \"(ring block t) c, (ring t) c -> (ring block t) c\"}",
             "f32[18,3]"},
            {"i32[4,4], i32[4,1]", "{block = 4, ring = 4, rule = \"ring block, ring 1 -> ring block\"}", "i32[4,4]"},
            {"f32[2,6,66], f32[3,2,66]",
-            "{block = 2, ahead = 3, ring = 2, rule = \"ring (block t) c, t ring c -> ring (block t) c\"}",
+            "{block = 2, offset = 3, ring = 2, rule = \"ring (block t) c, t ring c -> ring (block t) c\"}",
             "f32[2,6,66]"}},
   };
   return def;

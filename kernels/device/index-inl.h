@@ -266,7 +266,7 @@ inline Prepared dynamic_update(const KernelSpec& spec) {
   });
 }
 
-// Block ring + ahead of letter "block", for each index of "ring": copied out of the wide operand, or into it.
+// Block ring + offset of letter "block", for each index of "ring": copied out of the wide operand, or into it.
 inline Prepared copy_ring_blocks(const KernelSpec& spec, bool out_of) {
   const RingBlocks blocks(spec, spec.operands[0], out_of ? spec.results[0] : spec.operands[1]);
   const Points<2> points(blocks.nest);

@@ -97,7 +97,7 @@ Prepared dynamic_slice(const KernelSpec& spec);
 // x, u, start i32[] -> x with u from start on along {dimension}; may be in the memory of x.
 Prepared dynamic_update(const KernelSpec& spec);
 
-// Of letter "block" in operand 0, block i + {ahead} (modulo their number), where i is the index of letter "ring": x -> that
+// Of letter "block" in operand 0, block i + {offset} (modulo their number), where i is the index of letter "ring": x -> that
 // block; or x, u -> x with u there, which may be in the memory of x.
 Prepared ring_part(const KernelSpec& spec);
 Prepared ring_place(const KernelSpec& spec);

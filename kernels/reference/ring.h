@@ -1,5 +1,5 @@
 // Blocks along a ring: in the rules of ring_part and ring_place letter "ring" counts devices and "block" the blocks of
-// one dimension of the wide tensor, and of index i of the ring only block i + ahead is meant, modulo their number.
+// one dimension of the wide tensor, and of index i of the ring only block i + offset is meant, modulo their number.
 #pragma once
 
 #include "meshard/kernels/reference/nest.h"
@@ -14,7 +14,7 @@ struct RingBlocks {
     const std::vector<int64_t> w = factor_strides(spec, wide), n = factor_strides(spec, narrow);
     const KernelFactor &r = spec.factors[ring], &b = spec.factors[block];
     for (int64_t i = 0; i < r.size; ++i) {
-      const int64_t number = (r.begin + i + spec.attributes->integer("ahead")) % b.global;
+      const int64_t number = (r.begin + i + spec.attributes->integer("offset")) % b.global;
       const int64_t here = (number + b.global) % b.global - b.begin;
       if (here < 0 || here >= b.size)
         misses = true;  // another device has it

@@ -268,7 +268,7 @@ class Writer {
 
   static Attributes with(Attributes sizes, const std::string& rule, int64_t offset) {
     sizes.set("rule", rule);
-    if (offset != 0) sizes.set("ahead", offset);
+    if (offset != 0) sizes.set("offset", offset);
     return sizes;
   }
 

@@ -182,7 +182,7 @@ class Finder {
     split_ = find_split(mesh_, *op.def, *rule_, operands, results, nullptr);
     cuts_.clear();
     for (const Factor& factor : rule_->factors) {
-      for (const char* ours : {"ring", "block", "rule", "ahead"}) {
+      for (const char* ours : {"ring", "block", "rule", "offset"}) {
         if (factor.name == ours) split_.reset();
       }
     }

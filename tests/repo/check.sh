@@ -74,13 +74,14 @@ op_names() {
   local names
   names=$(grep -oE '&[a-z_0-9]+_op\(\)' ops/table.cc | sed 's/^&//; s/_op()$//')
   [[ -n $names ]] || { echo "ops/table.cc: no op is named as &NAME_op()"; return 1; }
-  # These are names of values, parts of X.grad, X.sum and X.total, which plans lay out by role, and of an attribute.
+  # These are names of values, parts of X.grad, X.sum and X.total, which plans lay out by role, and of attributes.
   sources | grep -E '^\./(sharding|autodiff|runtime)/' | xargs -r awk -v names="$names" '
     BEGIN {
       n = split(names, list, "\n")
       for (i = 1; i <= n; ++i) op[list[i]] = 1
       value["sharding/pin.cc", "grad"] = value["sharding/pin.cc", "sum"] = value["sharding/pin.cc", "total"] = 1
       value["runtime/dtensor_functions.cc", "scale"] = 1
+      value["sharding/optimize/ring.cc", "offset"] = value["sharding/optimize/ring_find.cc", "offset"] = 1
     }
     /^[ \t]*(\/\/|#)/ { next }
     {
