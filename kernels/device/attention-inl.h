@@ -1,12 +1,13 @@
 // Attention tile by tile: no more of the scores is ever held than one tile of them. Forward, a team has the queries of
 // one tile and goes over the keys with a running largest score and sum; backward, one kernel makes dq the same way and
 // another dk and dv, over all queries that share the keys. bf16 and f16 are multiplied on tensor cores
-// (attention_tensor-inl.h). What follows here is for f32, f64 and rows of more than 256 elements: all sums are a thread's
-// own, and tiles are as large as a team's memory takes.
+// (attention_tensor-inl.h). What follows here is for f32, f64 and rows of more than 256 elements: all sums are a
+// thread's own, and tiles are as large as a team's memory takes.
 #ifndef MESHARD_KERNELS_DEVICE_ATTENTION_INL_H
 #define MESHARD_KERNELS_DEVICE_ATTENTION_INL_H
 
-#include "meshard/kernels/device/attention_tensor-inl.h"
+#include "meshard/kernels/device/attention_tensor_forward-inl.h"
+#include "meshard/kernels/device/attention_tensor_vjp-inl.h"
 
 namespace meshard::MESHARD_DEVICE {
 
@@ -55,10 +56,10 @@ struct AttentionBody {
     const int64_t tiles = (g.a.t + g.tile - 1) / g.tile, e = g.a.e, n = g.tile;
     const auto at = heads.at(team.index() / tiles);
     const int64_t first = team.index() % tiles * n, rows = g.a.t - first < n ? g.a.t - first : n;
-    A* queries = memory.of<A>(team);  // [n, e]
-    A* keys = queries + n * e;        // [n, e]; then the values of the same tile
-    A* sums = keys + n * e;           // [n, e], of exp(score - top) v
-    A* p = sums + n * e;              // [n, n]
+    A* queries = memory.of<A>(team);                        // [n, e]
+    A* keys = queries + n * e;                              // [n, e]; then the values of the same tile
+    A* sums = keys + n * e;                                 // [n, e], of exp(score - top) v
+    A* p = sums + n * e;                                    // [n, n]
     A *top = p + n * n, *sum = top + n, *shrink = sum + n;  // [n]
     load_tile(team, queries, q + at[0] + first * g.a.q.row, g.a.q, n, rows, e);
     team.each(n * e, [&](int64_t i) { sums[i] = 0; });
@@ -111,15 +112,15 @@ struct AttentionVjp {
   Points<9> outer, inner;  // heads of k, and those of q that share one: q, k, v, o, lse, do, dq, dk, dv
   TileMemory memory;
   const T *q, *k, *v, *dout;
-  const Sum<T> *logs, *totals;  // lse and D
-  int64_t padded;               // rows of them for each head
+  const Sum<T>*logs, *totals;  // lse and D
+  int64_t padded;              // rows of them for each head
   T *dq, *dk, *dv;
 
   // The p and ds of a tile of queries and one of keys, where each sees the other; the tile's first query is row `at` of
   // logs and totals.
   MESHARD_BODY void scores(const Team& team, int64_t first, int64_t rows, int64_t from, int64_t there, int64_t at,
-                           const Sum<T>* queries, const Sum<T>* douts, const Sum<T>* keys, const Sum<T>* values, Sum<T>* p,
-                           Sum<T>* ds) const {
+                           const Sum<T>* queries, const Sum<T>* douts, const Sum<T>* keys, const Sum<T>* values,
+                           Sum<T>* p, Sum<T>* ds) const {
     using A = Sum<T>;
     const int64_t n = g.tile, e = g.a.e;
     team.each(n * n, [&](int64_t i) {
@@ -147,8 +148,8 @@ struct AttentionQueriesBody {
     const auto group = b.outer.at(head / b.inner.count), mine = b.inner.at(head % b.inner.count);
     const auto at = [&](size_t i) { return group[i] + mine[i]; };
     const int64_t first = team.index() % tiles * n, rows = g.a.t - first < n ? g.a.t - first : n;
-    A *queries = b.memory.template of<A>(team), *douts = queries + n * e, *keys = douts + n * e,
-      *values = keys + n * e, *sums = values + n * e, *p = sums + n * e, *ds = p + n * n;
+    A *queries = b.memory.template of<A>(team), *douts = queries + n * e, *keys = douts + n * e, *values = keys + n * e,
+      *sums = values + n * e, *p = sums + n * e, *ds = p + n * n;
     load_tile(team, queries, b.q + at(0) + first * g.a.q.row, g.a.q, n, rows, e);
     load_tile(team, douts, b.dout + at(5) + first * g.a.o.row, g.a.o, n, rows, e);
     team.each(n * e, [&](int64_t i) { sums[i] = 0; });
@@ -164,9 +165,8 @@ struct AttentionQueriesBody {
         sums[i] = value;
       });
     }
-    team.each(rows * e, [&](int64_t i) {
-      b.dq[at(6) + (first + i / e) * g.a.q.row + i % e * g.a.q.e] = store<T>(sums[i]);
-    });
+    team.each(rows * e,
+              [&](int64_t i) { b.dq[at(6) + (first + i / e) * g.a.q.row + i % e * g.a.q.e] = store<T>(sums[i]); });
   }
 };
 
@@ -180,8 +180,8 @@ struct AttentionKeysBody {
     const int64_t tiles = (g.a.s + g.tile - 1) / g.tile, e = g.a.e, n = g.tile;
     const auto group = b.outer.at(team.index() / tiles);
     const int64_t from = team.index() % tiles * n, there = g.a.s - from < n ? g.a.s - from : n;
-    A *queries = b.memory.template of<A>(team), *douts = queries + n * e, *keys = douts + n * e,
-      *values = keys + n * e, *dks = values + n * e, *dvs = dks + n * e, *p = dvs + n * e, *ds = p + n * n;
+    A *queries = b.memory.template of<A>(team), *douts = queries + n * e, *keys = douts + n * e, *values = keys + n * e,
+      *dks = values + n * e, *dvs = dks + n * e, *p = dvs + n * e, *ds = p + n * n;
     load_tile(team, keys, b.k + group[1] + from * g.a.k.row, g.a.k, n, there, e);
     load_tile(team, values, b.v + group[2] + from * g.a.v.row, g.a.v, n, there, e);
     team.each(2 * n * e, [&](int64_t i) { dks[i] = 0; });  // and dvs behind it
@@ -214,7 +214,8 @@ struct AttentionKeysBody {
   }
 };
 
-// The largest tile of which `blocks` blocks [tile, e] and `squares` of [tile, tile], and some rows, fit a team's memory.
+// The largest tile of which `blocks` blocks [tile, e] and `squares` of [tile, tile], and some rows, fit a team's
+// memory.
 inline int64_t tile_elements(int64_t tile, int64_t e, int64_t blocks, int64_t squares) {
   return blocks * tile * e + squares * tile * tile + 4 * tile;
 }
@@ -224,27 +225,42 @@ inline int64_t tile_for(int64_t e, int64_t blocks, int64_t squares, int64_t elem
   return tile;
 }
 
-inline Prepared attention(const KernelSpec& spec) {
-  const KernelOperand &o = spec.results[0], &lse = spec.results[1];
-  AttentionTiles g{attention_shape(spec, o, lse)};
-  std::vector<int> factors = key_heads(spec);
-  for (int f : shared_heads(spec)) factors.push_back(f);
-  const Points<5> heads = points_of<5>(spec, factors, {&spec.operands[0], &spec.operands[1], &spec.operands[2], &o, &lse});
-  const Dtype dtype = lse.type.dtype;
-  const bool moved = has_start(spec);
-  const auto placed = [g, moved](const KernelCall& call, int64_t tile) {
+// The tiles of a call, which may bring the place where its queries begin.
+struct PlacedTiles {
+  AttentionTiles g;
+  bool moved;
+  AttentionTiles operator()(const KernelCall& call, int64_t tile) const {
     AttentionTiles tiles = g;
     tiles.tile = tile;
     if (moved) tiles.start = static_cast<const int32_t*>(call.operands.back());
     return tiles;
-  };
+  }
+};
+
+inline Prepared attention(const KernelSpec& spec) {
+  const KernelOperand &o = spec.results[0], &lse = spec.results[1];
+  const AttentionTiles g{attention_shape(spec, o, lse)};
+  std::vector<int> factors = key_heads(spec);
+  for (int f : shared_heads(spec)) factors.push_back(f);
+  const Points<5> heads =
+      points_of<5>(spec, factors, {&spec.operands[0], &spec.operands[1], &spec.operands[2], &o, &lse});
+  const Dtype dtype = lse.type.dtype;
+  const PlacedTiles placed{g, has_start(spec)};
   return for_float(o.type.dtype, [&]<class T>() -> Prepared {
     if constexpr (kNarrowType<T>) {
       if (on_tensor_cores(g.a)) {
         return for_tiles(g.a.e, [&]<int E>() -> Prepared {
           return {0, [=](const KernelCall& call) {
                     using Body = TensorForward<T, typename AttentionTilings<E>::Forward>;
-                    run_tiles(heads.count, g.a.t, Body{{}, placed(call, 1), heads, in<T>(call, 0), in<T>(call, 1), in<T>(call, 2), out<T>(call), side(call.results[1], dtype)},
+                    run_tiles(heads.count, g.a.t,
+                              Body{{},
+                                   placed(call, 1),
+                                   heads,
+                                   in<T>(call, 0),
+                                   in<T>(call, 1),
+                                   in<T>(call, 2),
+                                   out<T>(call),
+                                   side(call.results[1], dtype)},
                               call.stream);
                   }};
         });
@@ -257,8 +273,8 @@ inline Prepared attention(const KernelSpec& spec) {
     return {spills ? bytes * teams : 0, [=](const KernelCall& call) {
               const TileMemory memory{spills ? static_cast<std::byte*>(call.workspace) : nullptr, bytes};
               run_teams(teams, kAttentionThreads, spills ? 0 : bytes,
-                        AttentionBody<T>{placed(call, tile), heads, memory, in<T>(call, 0), in<T>(call, 1), in<T>(call, 2), out<T>(call),
-                                         side(call.results[1], dtype)},
+                        AttentionBody<T>{placed(call, tile), heads, memory, in<T>(call, 0), in<T>(call, 1),
+                                         in<T>(call, 2), out<T>(call), side(call.results[1], dtype)},
                         call.stream);
             }};
   });
@@ -266,57 +282,75 @@ inline Prepared attention(const KernelSpec& spec) {
 
 inline Prepared attention_vjp(const KernelSpec& spec) {
   const KernelOperand &o = spec.operands[3], &lse = spec.operands[4];
-  AttentionTiles g{attention_shape(spec, o, lse)};
+  const AttentionTiles g{attention_shape(spec, o, lse)};
   std::array<const KernelOperand*, 9> blocks;
   for (size_t i = 0; i < 6; ++i) blocks[i] = &spec.operands[i];
   for (size_t i = 0; i < 3; ++i) blocks[6 + i] = &spec.results[i];
-  const Points<9> outer = points_of<9>(spec, key_heads(spec), blocks), inner = points_of<9>(spec, shared_heads(spec), blocks);
+  const Points<9> outer = points_of<9>(spec, key_heads(spec), blocks),
+                  inner = points_of<9>(spec, shared_heads(spec), blocks);
   const Dtype dtype = lse.type.dtype;
-  const bool moved = has_start(spec);
-  const auto placed = [g, moved](const KernelCall& call, int64_t tile) {
-    AttentionTiles tiles = g;
-    tiles.tile = tile;
-    if (moved) tiles.start = static_cast<const int32_t*>(call.operands.back());
-    return tiles;
-  };
+  const PlacedTiles placed{g, has_start(spec)};
   return for_float(spec.results[0].type.dtype, [&]<class T>() -> Prepared {
     const AttentionRows<T> rows(outer.count * inner.count, g.a.t);
     const auto run_rows = [=](const KernelCall& call, Sum<T> unit) {
       using Body = AttentionRowsBody<T>;
       run_teams(rows.heads * rows.padded / Body::kRows, kWarp * Body::kWarps, 0,
-                Body{placed(call, 1), outer, inner, in<T>(call, 3), in<T>(call, 5), side(call.operands[4], dtype), rows.padded, unit,
-                     rows.logs(call.workspace), rows.totals(call.workspace)},
+                Body{placed(call, 1), outer, inner, in<T>(call, 3), in<T>(call, 5), side(call.operands[4], dtype),
+                     rows.padded, unit, rows.logs(call.workspace), rows.totals(call.workspace)},
                 call.stream);
     };
     if constexpr (kNarrowType<T>) {
       if (on_tensor_cores(g.a)) {
         return for_tiles(g.a.e, [&]<int E>() -> Prepared {
-          return {rows.bytes(), [=](const KernelCall& call) {
-                    using Tilings = AttentionTilings<E>;
-                    run_rows(call, static_cast<float>(kLog2E));
-                    const TensorVjp<T> b{placed(call, 1), outer, inner, in<T>(call, 0), in<T>(call, 1), in<T>(call, 2), in<T>(call, 5),
-                                         rows.logs(call.workspace), rows.totals(call.workspace), rows.padded, out<T>(call, 0), out<T>(call, 1),
-                                         out<T>(call, 2)};
-                    run_tiles(rows.heads, g.a.t, TensorQueries<T, typename Tilings::Queries>{{}, b}, call.stream);
-                    if constexpr (Tilings::kTogether) {
-                      run_tiles(outer.count, g.a.s, TensorKeys<T, typename Tilings::Keys, true, true>{{}, b}, call.stream);
-                    } else {
-                      run_tiles(outer.count, g.a.s, TensorKeys<T, typename Tilings::Keys, true, false>{{}, b}, call.stream);
-                      run_tiles(outer.count, g.a.s, TensorKeys<T, typename Tilings::Keys, false, true>{{}, b}, call.stream);
-                    }
-                  }};
+          return {
+              rows.bytes(), [=](const KernelCall& call) {
+                using Tilings = AttentionTilings<E>;
+                run_rows(call, static_cast<float>(kLog2E));
+                const TensorVjp<T> b{placed(call, 1),
+                                     outer,
+                                     inner,
+                                     in<T>(call, 0),
+                                     in<T>(call, 1),
+                                     in<T>(call, 2),
+                                     in<T>(call, 5),
+                                     rows.logs(call.workspace),
+                                     rows.totals(call.workspace),
+                                     rows.padded,
+                                     out<T>(call, 0),
+                                     out<T>(call, 1),
+                                     out<T>(call, 2)};
+                run_tiles(rows.heads, g.a.t, TensorQueries<T, typename Tilings::Queries>{{}, b}, call.stream);
+                if constexpr (Tilings::kTogether) {
+                  run_tiles(outer.count, g.a.s, TensorKeys<T, typename Tilings::Keys, true, true>{{}, b}, call.stream);
+                } else {
+                  run_tiles(outer.count, g.a.s, TensorKeys<T, typename Tilings::Keys, true, false>{{}, b}, call.stream);
+                  run_tiles(outer.count, g.a.s, TensorKeys<T, typename Tilings::Keys, false, true>{{}, b}, call.stream);
+                }
+              }};
         });
       }
     }
     constexpr auto kSize = static_cast<int64_t>(sizeof(Sum<T>));
     const int64_t tile = tile_for(g.a.e, 6, 2, kSize), bytes = aligned(tile_elements(tile, g.a.e, 6, 2) * kSize);
-    const int64_t of_queries = rows.heads * ((g.a.t + tile - 1) / tile), of_keys = outer.count * ((g.a.s + tile - 1) / tile);
+    const int64_t of_queries = rows.heads * ((g.a.t + tile - 1) / tile),
+                  of_keys = outer.count * ((g.a.s + tile - 1) / tile);
     const bool spills = bytes > kSharedBytes;
     return {rows.bytes() + (spills ? bytes * std::max(of_queries, of_keys) : 0), [=](const KernelCall& call) {
               run_rows(call, Sum<T>(1));
               const TileMemory memory{spills ? static_cast<std::byte*>(call.workspace) + rows.bytes() : nullptr, bytes};
-              const AttentionVjp<T> b{placed(call, tile), outer, inner, memory, in<T>(call, 0), in<T>(call, 1), in<T>(call, 2), in<T>(call, 5),
-                                      rows.logs(call.workspace), rows.totals(call.workspace), rows.padded, out<T>(call, 0), out<T>(call, 1),
+              const AttentionVjp<T> b{placed(call, tile),
+                                      outer,
+                                      inner,
+                                      memory,
+                                      in<T>(call, 0),
+                                      in<T>(call, 1),
+                                      in<T>(call, 2),
+                                      in<T>(call, 5),
+                                      rows.logs(call.workspace),
+                                      rows.totals(call.workspace),
+                                      rows.padded,
+                                      out<T>(call, 0),
+                                      out<T>(call, 1),
                                       out<T>(call, 2)};
               run_teams(of_queries, kAttentionThreads, spills ? 0 : bytes, AttentionQueriesBody<T>{b}, call.stream);
               run_teams(of_keys, kAttentionThreads, spills ? 0 : bytes, AttentionKeysBody<T>{b}, call.stream);

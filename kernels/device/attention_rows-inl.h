@@ -10,7 +10,7 @@ namespace meshard::MESHARD_DEVICE {
 
 struct AttentionTiles {
   AttentionShape a;
-  int64_t tile = 1;  // queries, and keys
+  int64_t tile = 1;                // queries, and keys
   const int32_t* start = nullptr;  // added to the queries' positions
   // Keys that some query of the tile from `first` on sees.
   MESHARD_BODY int64_t seen_by(int64_t first) const {
@@ -72,7 +72,8 @@ struct AttentionRowsBody {
             copy_chunk(q, y + at);
             MESHARD_UNROLL for (int i = 0; i < 8; ++i) so_far += load(p[i]) * load(q[i]);
           } else {
-            for (int64_t i = 0; i < 8 && c + i < g.a.e; ++i) so_far += load(x[at + i * g.a.o.e]) * load(y[at + i * g.a.o.e]);
+            for (int64_t i = 0; i < 8 && c + i < g.a.e; ++i)
+              so_far += load(x[at + i * g.a.o.e]) * load(y[at + i * g.a.o.e]);
           }
         }
         sum[lane][0] = so_far;
@@ -82,7 +83,8 @@ struct AttentionRowsBody {
         if (lane % 4 != 0) return;
         const int64_t r = row(lane), at = head * padded + r;
         totals[at] = sum[lane][0];
-        logs[at] = r < g.a.t && g.seen(r) > 0 ? static_cast<A>(lse.get(group[4] + mine[4] + r * g.a.lse.row)) * unit : infinity<A>();
+        logs[at] = r < g.a.t && g.seen(r) > 0 ? static_cast<A>(lse.get(group[4] + mine[4] + r * g.a.lse.row)) * unit
+                                              : infinity<A>();
       });
     });
   }
@@ -92,7 +94,9 @@ struct AttentionRowsBody {
 template <class T>
 struct AttentionRows {
   int64_t heads, padded;
-  AttentionRows(int64_t heads, int64_t t) : heads(heads), padded((t + AttentionRowsBody<T>::kRows - 1) / AttentionRowsBody<T>::kRows * AttentionRowsBody<T>::kRows) {}
+  AttentionRows(int64_t heads, int64_t t)
+      : heads(heads),
+        padded((t + AttentionRowsBody<T>::kRows - 1) / AttentionRowsBody<T>::kRows * AttentionRowsBody<T>::kRows) {}
   int64_t bytes() const { return aligned(2 * heads * padded * static_cast<int64_t>(sizeof(Sum<T>))); }
   Sum<T>* logs(void* workspace) const { return static_cast<Sum<T>*>(workspace); }
   Sum<T>* totals(void* workspace) const { return logs(workspace) + heads * padded; }

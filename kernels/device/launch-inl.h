@@ -22,8 +22,9 @@
 // Work that a warp does together (warp-inl.h: products on tensor cores) is given out by warps(), and what comes from
 // global memory while it computes is asked for by fetch():
 //
-//   team.fetch(chunks, next_tile);                       // 16 bytes each, on their way
-//   team.warps([&](const Warp& warp) { ... });           // once a warp; then all have done theirs, and the chunks are there
+//   team.fetch<kThreads, chunks>(next_tile);             // 16 bytes each, on their way
+//   team.warps([&](const Warp& warp) { ... });           // once a warp; then all have done theirs, and the chunks are
+//   there
 #ifndef MESHARD_DEVICE
 #error "define MESHARD_DEVICE as cuda or emulated"
 #endif
@@ -114,19 +115,20 @@ class Team {
     __syncthreads();
   }
 
-  // Begins to copy f(i), a Fetch, for i < n. Nobody may use the places until warps() or arrive() has returned, and
-  // nobody may still be using them now.
-  template <class F>
-  __device__ void fetch(int n, const F& f) const {
-    for (int i = static_cast<int>(threadIdx.x); i < n; i += static_cast<int>(blockDim.x)) {
+  // Begins to copy f(i), a Fetch, for i < n, in a team of `threads`. Nobody may use the places until warps()
+  // has returned, and nobody may still be using them now. The compiler knows both numbers, so that the addresses of a
+  // thread's chunks are sums of one address.
+  template <int threads, int n, class F>
+  __device__ void fetch(const F& f) const {
+    MESHARD_UNROLL for (int begin = 0; begin < n; begin += threads) {
+      const int i = begin + static_cast<int>(threadIdx.x);
+      if (n % threads != 0 && i >= n) break;
       const Fetch chunk = f(i);
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(chunk.to))),
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
+                       static_cast<uint32_t>(__cvta_generic_to_shared(chunk.to))),
                    "l"(chunk.from), "r"(chunk.there ? 16 : 0)
                    : "memory");
     }
-  }
-  __device__ void arrive() const {
-    warps([](const Warp&) {});
   }
 
   // The values of i < n put together by `fold` from `start` on: each thread its own, then by halves.
@@ -193,8 +195,11 @@ void allow_shared(int64_t bytes) {
   cudaGetDevice(&device);
   const uint64_t bit = uint64_t{1} << (device & 63);
   if ((allowed.load() & bit) != 0) return;
-  const cudaError_t status = cudaFuncSetAttribute(teams_kernel<Body>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kSharedMost));
-  if (status != cudaSuccess) throw InternalError(std::string("CUDA does not give a block ") + std::to_string(kSharedMost) + " bytes: " + cudaGetErrorString(status));
+  const cudaError_t status = cudaFuncSetAttribute(teams_kernel<Body>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                  static_cast<int>(kSharedMost));
+  if (status != cudaSuccess)
+    throw InternalError(std::string("CUDA does not give a block ") + std::to_string(kSharedMost) +
+                        " bytes: " + cudaGetErrorString(status));
   if (device < 64) allowed.fetch_or(bit);
 }
 
@@ -259,24 +264,26 @@ class Team {
   void warps(const F& f) const {
     for (int w = 0; w < threads_ / kWarp; ++w) f(Warp{backwards_ ? threads_ / kWarp - 1 - w : w, backwards_});
     for (const Fetch& chunk : fetched_) {
-      if (chunk.there) std::memcpy(chunk.to, chunk.from, 16);
-      else std::memset(chunk.to, 0, 16);
+      if (chunk.there)
+        std::memcpy(chunk.to, chunk.from, 16);
+      else
+        std::memset(chunk.to, 0, 16);
     }
     fetched_.clear();
   }
 
   // What is fetched comes as late as it may; until then its places hold anything.
-  template <class F>
-  void fetch(int n, const F& f) const {
+  template <int threads, int n, class F>
+  void fetch(const F& f) const {
+    MESHARD_CHECK(threads == threads_, "a team has another number of threads");
     for (int i = 0; i < n; ++i) {
       fetched_.push_back(f(i));
-      MESHARD_CHECK((reinterpret_cast<uintptr_t>(fetched_.back().to) | reinterpret_cast<uintptr_t>(fetched_.back().from)) % 16 == 0,
-                    "what is fetched is aligned to 16 bytes");
+      MESHARD_CHECK(
+          (reinterpret_cast<uintptr_t>(fetched_.back().to) | reinterpret_cast<uintptr_t>(fetched_.back().from)) % 16 ==
+              0,
+          "what is fetched is aligned to 16 bytes");
       std::memset(fetched_.back().to, 0xff, 16);
     }
-  }
-  void arrive() const {
-    warps([](const Warp&) {});
   }
 
   template <class A, class F, class Fold>

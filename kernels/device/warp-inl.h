@@ -1,8 +1,8 @@
 // What the 32 threads of a warp do in step: products of small matrices on tensor cores, and folds over a row. Operands
-// are bf16 or f16 in a team's memory, sums are f32 in the registers of the lanes. One thread has no matrix; so a matrix is
-// a Lanes, the registers of all lanes, of which a GPU's thread sees its own and the emulation all 32. Which lane holds
-// which element is what PTX says of mma.m16n8k16, and the emulated instructions follow the same document, so a wrong
-// address or a wrong lane shows in the tests of the host.
+// are bf16 or f16 in a team's memory, sums are f32 in the registers of the lanes. One thread has no matrix; so a matrix
+// is a Lanes, the registers of all lanes, of which a GPU's thread sees its own and the emulation all 32. Which lane
+// holds which element is what PTX says of mma.m16n8k16, and the emulated instructions follow the same document, so a
+// wrong address or a wrong lane shows in the tests of the host.
 //
 //   Sums s[2][4];                                       // 32 x 32
 //   clear(warp, s);
@@ -10,8 +10,8 @@
 //   each_sum(warp, s, [&](int row, int column, float& x) { if (column > row) x = 0; });
 //   multiply_columns<64>(warp, y, s, v, step);          // y += (s as T) v; v: 32 rows of 64
 //
-// A row of a matrix in memory is `step` elements behind the one above. A step of 8 k elements with k odd keeps the eight
-// rows that are read at once in different banks (kStep).
+// A row of a matrix in memory is `step` elements behind the one above. A step of 8 k elements with k odd keeps the
+// eight rows that are read at once in different banks (kStep).
 #ifndef MESHARD_KERNELS_DEVICE_WARP_INL_H
 #define MESHARD_KERNELS_DEVICE_WARP_INL_H
 
@@ -36,7 +36,8 @@ struct Lanes {
 
 // 16 x 8. Of a lane: two elements of row lane / 4, then two of the row 8 below, in columns lane % 4 * 2 and the next.
 using Sums = Lanes<float[4]>;
-// A number for each of 16 rows, the same in the four lanes that have parts of the row: of row lane / 4 and the one 8 below.
+// A number for each of 16 rows, the same in the four lanes that have parts of the row: of row lane / 4 and the one 8
+// below.
 using RowNumbers = Lanes<float[2]>;
 // 16 x 16 as the first operand of a product, or two of 16 x 8 side by side as the second: pairs of narrow numbers.
 using Words = Lanes<uint32_t[4]>;
@@ -61,8 +62,10 @@ template <class T>
 MESHARD_BODY uint32_t pack(float low, float high) {
 #ifdef __CUDACC__
   uint32_t pair;
-  if constexpr (std::is_same_v<T, bfloat16>) asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  else asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  if constexpr (std::is_same_v<T, bfloat16>)
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  else
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
   return pair;
 #else
   return store<T>(low).bits | uint32_t{store<T>(high).bits} << 16;
@@ -95,8 +98,10 @@ template <class T>
   };
   float left[16][16], right[16][8];
   for (int lane = 0; lane < kWarp; ++lane) {
-    for (int i = 0; i < 8; ++i) left[lane / 4 + i / 2 % 2 * 8][lane % 4 * 2 + i / 4 * 8 + i % 2] = number(a.all[lane][i / 2], i % 2);
-    for (int i = 0; i < 4; ++i) right[lane % 4 * 2 + i / 2 * 8 + i % 2][lane / 4] = number(b.all[lane][2 * half + i / 2], i % 2);
+    for (int i = 0; i < 8; ++i)
+      left[lane / 4 + i / 2 % 2 * 8][lane % 4 * 2 + i / 4 * 8 + i % 2] = number(a.all[lane][i / 2], i % 2);
+    for (int i = 0; i < 4; ++i)
+      right[lane % 4 * 2 + i / 2 * 8 + i % 2][lane / 4] = number(b.all[lane][2 * half + i / 2], i % 2);
   }
   for (int lane = 0; lane < kWarp; ++lane) {
     for (int i = 0; i < 4; ++i) {
@@ -108,8 +113,8 @@ template <class T>
 }
 #endif
 
-// Four matrices of 8 x 8 narrow numbers: row(lane) is where row lane % 8 of matrix lane / 8 lies, aligned to 16 bytes. A
-// lane gets, of each, the pair of row lane / 4 at column lane % 4 * 2; turned: of the transposed matrix.
+// Four matrices of 8 x 8 narrow numbers: row(lane) is where row lane % 8 of matrix lane / 8 lies, aligned to 16 bytes.
+// A lane gets, of each, the pair of row lane / 4 at column lane % 4 * 2; turned: of the transposed matrix.
 template <bool turned, class F>
 MESHARD_BODY void load_matrices(const Warp& warp, Words& to, const F& row) {
 #ifdef __CUDACC__
@@ -135,19 +140,21 @@ MESHARD_BODY void load_matrices(const Warp& warp, Words& to, const F& row) {
 #endif
 }
 
-// sums += a b, for the 16 x 16 of a and the 16 x 8 that are half `half` of b. a's words are its left half's rows 0 to 7 and
-// 8 to 15, then the right half's; b's two are rows 0 to 7 and 8 to 15, a lane having those of column lane / 4.
+// sums += a b, for the 16 x 16 of a and the 16 x 8 that are half `half` of b. a's words are its left half's rows 0 to 7
+// and 8 to 15, then the right half's; b's two are rows 0 to 7 and 8 to 15, a lane having those of column lane / 4.
 template <class T>
 MESHARD_BODY void multiply_tile(Sums& sums, const Words& a, const Words& b, int half) {
 #ifdef __CUDACC__
   float* d = sums.mine;
   const uint32_t *x = a.mine, *y = b.mine + 2 * half;
   if constexpr (std::is_same_v<T, bfloat16>) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
+        "%2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(y[0]), "r"(y[1]));
   } else {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+        "%3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(y[0]), "r"(y[1]));
   }
@@ -178,9 +185,7 @@ template <int M, int N>
 MESHARD_BODY void clear(const Warp& warp, Sums (&sums)[M][N]) {
   warp.lanes([&](int lane) {
     MESHARD_UNROLL for (auto& row : sums) {
-      MESHARD_UNROLL for (Sums& tile : row) {
-        MESHARD_UNROLL for (float& x : tile[lane]) x = 0;
-      }
+      MESHARD_UNROLL for (Sums& tile : row) { MESHARD_UNROLL for (float& x : tile[lane]) x = 0; }
     }
   });
 }
@@ -191,7 +196,8 @@ MESHARD_BODY void each_sum(const Warp& warp, Sums (&sums)[M][N], const F& f) {
   warp.lanes([&](int lane) {
     MESHARD_UNROLL for (int m = 0; m < M; ++m) {
       MESHARD_UNROLL for (int n = 0; n < N; ++n) {
-        MESHARD_UNROLL for (int i = 0; i < 4; ++i) f(m * 16 + row_of(lane, i), n * 8 + column_of(lane, i), sums[m][n][lane][i]);
+        MESHARD_UNROLL for (int i = 0; i < 4; ++i)
+            f(m * 16 + row_of(lane, i), n * 8 + column_of(lane, i), sums[m][n][lane][i]);
       }
     }
   });
@@ -205,11 +211,13 @@ MESHARD_BODY void multiply_rows(const Warp& warp, Sums (&sums)[M][N], const T* a
   MESHARD_UNROLL for (int k = 0; k < E; k += 16) {
     Words left[M];
     MESHARD_UNROLL for (int m = 0; m < M; ++m) {
-      load_matrices<false>(warp, left[m], [&](int lane) { return a + (m * 16 + lane % 16) * step + k + lane / 16 * 8; });
+      load_matrices<false>(warp, left[m],
+                           [&](int lane) { return a + (m * 16 + lane % 16) * step + k + lane / 16 * 8; });
     }
     MESHARD_UNROLL for (int n = 0; n < N; n += 2) {
       Words right;
-      load_matrices<false>(warp, right, [&](int lane) { return b + (n * 8 + lane % 8 + lane / 16 * 8) * step + k + lane / 8 % 2 * 8; });
+      load_matrices<false>(
+          warp, right, [&](int lane) { return b + (n * 8 + lane % 8 + lane / 16 * 8) * step + k + lane / 8 % 2 * 8; });
       MESHARD_UNROLL for (int m = 0; m < M; ++m) {
         MESHARD_UNROLL for (int half = 0; half < 2; ++half) multiply_tile<T>(sums[m][n + half], left[m], right, half);
       }
@@ -226,12 +234,14 @@ MESHARD_BODY void multiply_columns(const Warp& warp, Sums (&sums)[M][E / 8], Sum
     Words left[M];  // the elements that a lane has of sums are those that it needs of a first operand
     warp.lanes([&](int lane) {
       MESHARD_UNROLL for (int m = 0; m < M; ++m) {
-        MESHARD_UNROLL for (int i = 0; i < 4; ++i) left[m][lane][i] = pack<T>(a[m][k + i / 2][lane][i % 2 * 2], a[m][k + i / 2][lane][i % 2 * 2 + 1]);
+        MESHARD_UNROLL for (int i = 0; i < 4; ++i) left[m][lane][i] =
+            pack<T>(a[m][k + i / 2][lane][i % 2 * 2], a[m][k + i / 2][lane][i % 2 * 2 + 1]);
       }
     });
     MESHARD_UNROLL for (int n = 0; n < E / 8; n += 2) {
       Words right;
-      load_matrices<true>(warp, right, [&](int lane) { return b + (k * 8 + lane % 16) * step + n * 8 + lane / 16 * 8; });
+      load_matrices<true>(warp, right,
+                          [&](int lane) { return b + (k * 8 + lane % 16) * step + n * 8 + lane / 16 * 8; });
       MESHARD_UNROLL for (int m = 0; m < M; ++m) {
         MESHARD_UNROLL for (int half = 0; half < 2; ++half) multiply_tile<T>(sums[m][n + half], left[m], right, half);
       }
