@@ -39,6 +39,8 @@ class Backend {
   virtual int64_t free_bytes() const = 0;
 
   virtual void run(const Prepared& kernel, const KernelCall& call, Stream stream) = 0;
+  // Calls that Prepared::run_many makes together; `members` stays until they are done.
+  virtual void run_many(std::span<const KernelMember> members, Stream stream) = 0;
   virtual void copy(void* to, const void* from, int64_t bytes, Stream stream) = 0;  // the host's memory or its own
   virtual void zero(void* to, int64_t bytes, Stream stream) = 0;
   virtual void copy_box(const BoxCopy& box, const void* from, void* to, Stream stream) = 0;

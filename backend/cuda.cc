@@ -81,6 +81,9 @@ class Cuda : public Backend {
     mine.stream = native(stream);
     kernel.run(mine);
   }
+  void run_many(std::span<const KernelMember> members, Stream stream) override {
+    members.front().kernel->run_many(members, native(stream));
+  }
   void copy(void* to, const void* from, int64_t bytes, Stream stream) override {
     if (bytes == 0 || to == from) return;
     check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, streams_[stream]), "a copy");

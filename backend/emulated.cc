@@ -74,6 +74,9 @@ class Emulated : public Backend {
   void run(const Prepared& kernel, const KernelCall& call, Stream stream) override {
     put(stream, [&kernel, call] { kernel.run(call); });
   }
+  void run_many(std::span<const KernelMember> members, Stream stream) override {
+    put(stream, [members] { members.front().kernel->run_many(members, nullptr); });
+  }
   void copy(void* to, const void* from, int64_t bytes, Stream stream) override {
     if (bytes == 0 || to == from) return;
     put(stream, [=] { std::memcpy(to, from, static_cast<size_t>(bytes)); });

@@ -13,6 +13,7 @@
 
 #include <deque>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -58,10 +59,22 @@ struct KernelCall {
   void* stream = nullptr;                    // of a device kernel: where its work is put (backend/backend.h)
 };
 
+struct Prepared;
+
+// A call among those that are made together.
+struct KernelMember {
+  const Prepared* kernel = nullptr;
+  KernelCall call;
+};
+
 // One `run` at a time: it may keep what the next run writes over.
 struct Prepared {
   int64_t workspace_bytes = 0;
   std::function<void(const KernelCall&)> run;
+  // A device's kernel without a workspace, of which many small calls are better put on a stream as one: all `members`, whose
+  // kernels have the same run_many, and none of which writes what another reads or writes. Null: each is put by itself.
+  void (*run_many)(std::span<const KernelMember> members, void* stream) = nullptr;
+  std::shared_ptr<const void> member;  // what run_many has to know of this kernel
 };
 
 using PrepareFn = Prepared (*)(const KernelSpec&);

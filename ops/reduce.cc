@@ -61,7 +61,9 @@ OpDef reduction(std::string_view name, std::string_view purpose, PrepareFn refer
                {"f32[0,3]", "{rule = \"t d -> t\"}", "f32[0]"},
                {"f32[33,129]"},
                {"f32[33,129]", "{rule = \"... v -> ...\"}"},
-               {"f32[5,7,65]", "{rule = \"b t d -> d\"}"}};
+               {"f32[5,7,65]", "{rule = \"b t d -> d\"}"},
+               {"f32[300,5]", "{rule = \"t d -> d\"}"},
+               {"f32[3,5000]", "{rule = \"t d -> t\"}"}};
   return def;
 }
 
@@ -129,7 +131,7 @@ const OpDef& sum_squares_op() {
     d.flops_per_point = 2;
     d.vjp = sum_squares_vjp;
     d.wide_results = {0};
-    d.cases = {{"f32[5,3]", "", "f32[]"}, {"f32[]"}, {"f32[0,3]", "", "f32[]"}, {"f32[1,4,3]"}, {"f32[33,129]"}};
+    d.cases = {{"f32[5,3]", "", "f32[]"}, {"f32[]"}, {"f32[0,3]", "", "f32[]"}, {"f32[1,4,3]"}, {"f32[33,129]"}, {"f32[71,139]"}};
     return d;
   }();
   return def;

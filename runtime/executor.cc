@@ -64,6 +64,9 @@ struct Executor::Device {
     std::vector<void*> operands, results;
   };
   std::vector<Pointers> pointers;   // of each step
+  // Of each step: the calls that are made together from here on; `joined` are those after the first.
+  std::vector<std::vector<KernelMember>> together;
+  std::vector<bool> joined;
   std::vector<int64_t> rounds;      // of each loop_begin
   // Borrowed memory: where the pointers into each part stand (inputs, results, arena), and how far into it they point.
   struct Patch {
@@ -197,6 +200,46 @@ struct Executor::Device {
                       static_cast<std::byte*>(to) + (c.to_offset + first_of(c, c.to)) * element_bytes, Backend::compute);
   }
 
+  bool touches(int v, int other) const {
+    const auto begin = [&](int x) { return values[static_cast<size_t>(x)]; };
+    const auto bytes = [&](int x) { return plan.memory.values[static_cast<size_t>(x)].bytes; };
+    return begin(v) < begin(other) + bytes(other) && begin(other) < begin(v) + bytes(v);
+  }
+  // Whether steps a and b may be done in either order, or at once.
+  bool apart(size_t a, size_t b) const {
+    const FlatStep &first = plan.flat.steps[a], &second = plan.flat.steps[b];
+    const auto meet = [&](const std::vector<int>& written, const std::vector<int>& used) {
+      for (const int w : written) {
+        for (const int u : used) {
+          if (touches(w, u)) return true;
+        }
+      }
+      return false;
+    };
+    return !meet(first.results, second.operands) && !meet(first.results, second.results) && !meet(second.results, first.operands);
+  }
+  // Runs of kernels that a device makes together.
+  void join() {
+    const size_t n = plan.flat.steps.size();
+    together.resize(n);
+    joined.resize(n);
+    for (size_t i = 0, end = 0; i < n; i = std::max(end, i + 1)) {
+      if (plan.kernels[i] == nullptr || plan.kernels[i]->run_many == nullptr) continue;
+      const auto fits = [&](size_t j) {
+        if (plan.kernels[j] == nullptr || plan.kernels[j]->run_many != plan.kernels[i]->run_many) return false;
+        for (size_t k = i; k < j; ++k) {
+          if (!apart(k, j)) return false;
+        }
+        return true;
+      };
+      for (end = i + 1; end < n && fits(end);) ++end;
+      for (size_t j = i; j < end && end > i + 1; ++j) {
+        together[i].push_back({plan.kernels[j].get(), {pointers[j].operands, pointers[j].results}});
+        joined[j] = j > i;
+      }
+    }
+  }
+
   void work(size_t i) {
     const KernelCall call{pointers[i].operands, pointers[i].results, scratch[i]};
     if (backend != nullptr) return backend->run(*plan.kernels[i], call, Backend::compute);
@@ -314,7 +357,9 @@ Executor::Executor(const Compiled& program, State* state, std::span<Communicator
     devices_.push_back(std::move(device));
   }
   for (auto& device : devices_) options.borrow ? device->bind_borrowed() : device->bind();
-  if (backend_ != nullptr) announce_groups();
+  if (backend_ == nullptr) return;
+  for (auto& device : devices_) device->join();
+  announce_groups();
 }
 
 // Every set of axes that the program talks over, in its order, which is the same on all ranks.
@@ -461,6 +506,8 @@ void Executor::run_steps() {
     profile_->add(static_cast<int>(device), static_cast<int>(step), phase, begin, Profile::now());
   };
   const std::vector<FlatStep>& steps = devices_.front()->plan.flat.steps;
+  // Where each step is looked at, each is made by itself.
+  const bool together = backend_ != nullptr && graph_ && !profiled && !observer_;
   for (size_t i = 0; i < steps.size(); ++i) {
     size_t next = i;
     switch (steps[i].kind) {
@@ -485,6 +532,11 @@ void Executor::run_steps() {
           Device* const d = devices_[n].get();
           switch (d->plan.flat.steps[i].kind) {
             case FlatStep::kernel:
+              if (together && d->joined[i]) break;
+              if (together && !d->together[i].empty()) {
+                backend_->run_many(d->together[i], Backend::compute);
+                break;
+              }
               timed(n, i, Profile::work, [&] { d->work(i); });
               break;
             case FlatStep::copy: timed(n, i, Profile::work, [&] { d->copy(i); }); break;
@@ -545,6 +597,11 @@ int64_t Executor::allocated_bytes(int device) const {
 }
 
 const MemoryPlan& Executor::memory(int device) const { return devices_[static_cast<size_t>(device)]->plan.memory; }
+
+int Executor::joined_steps(int device) const {
+  const std::vector<bool>& joined = devices_[static_cast<size_t>(device)]->joined;
+  return static_cast<int>(std::count(joined.begin(), joined.end(), true));
+}
 
 void Executor::set_profile(Profile* profile) { profile_ = profile; }
 

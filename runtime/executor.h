@@ -71,6 +71,8 @@ class Executor {
   // Bytes per device that this executor has allocated, with its State: equal to the plan's peak.
   int64_t allocated_bytes(int device) const;
   const MemoryPlan& memory(int device) const;
+  // Of a backend: the steps of a device that are put on its stream together with the step before.
+  int joined_steps(int device) const;
   // Called after every step with the device, the step's index and name; for traces and checks. Null: nothing.
   void set_observer(std::function<void(int device, const Flat&, int step)> observer);
 

@@ -61,6 +61,7 @@ constexpr int64_t kSharedBytes = 40 * 1024;  // that a team may ask for; every G
 constexpr int64_t kSharedMost = 96 * 1024;
 
 constexpr int kTeamMost = 512;  // threads of the largest team
+constexpr size_t kFoldBytes = kTeamMost * sizeof(double);  // of all threads' values in a fold
 constexpr int kWarp = 32;       // threads that compute in step
 
 // 16 bytes on their way to a team's memory; zeros where there are none to come. Both ends are aligned to 16 bytes.
@@ -157,16 +158,17 @@ class Team {
   std::byte *memory_, *sums_;
 };
 
+// The body stays where arguments are: it may be a table, which no thread should copy.
 template <class Body>
-__global__ void points_kernel(int64_t n, Body body) {
+__global__ void points_kernel(int64_t n, const __grid_constant__ Body body) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += stride) body(i);
 }
 
 template <class Body>
-__global__ void teams_kernel(Body body) {
+__global__ void teams_kernel(const __grid_constant__ Body body) {
   extern __shared__ double2 memory[];  // aligned to 16 bytes
-  __shared__ double sums[kTeamMost];
+  __shared__ double sums[kFoldBytes / sizeof(double)];
   body(Team(reinterpret_cast<std::byte*>(memory), reinterpret_cast<std::byte*>(sums)));
 }
 
@@ -288,6 +290,7 @@ class Team {
 
   template <class A, class F, class Fold>
   A fold(int64_t n, A start, const F& value, const Fold& fold) const {
+    MESHARD_CHECK(threads_ * sizeof(A) <= kFoldBytes, "a team's threads have too much to put together");
     A sums[kTeamMost];
     for (int t = 0; t < threads_; ++t) {
       const int thread = backwards_ ? threads_ - 1 - t : t;

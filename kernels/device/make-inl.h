@@ -108,42 +108,6 @@ struct RopeBody {
   }
 };
 
-template <class T>
-struct AdamwBody {
-  static constexpr int64_t kElements = 4096;  // of a team
-  int64_t n;
-  double beta1, beta2, eps, decay;
-  const T *w, *m, *v, *g;
-  Side rate, clip, step;
-  T *w_out, *m_out, *v_out;
-
-  MESHARD_BODY void operator()(const Team& team) const {
-    using A = Sum<T>;
-    A* correct = team.memory<A>();
-    team.each(2, [&](int64_t i) {
-      correct[i] = static_cast<A>(1 / (1 - ::pow(i == 0 ? beta1 : beta2, step.get(0))));
-    });
-    const A learn = static_cast<A>(rate.get(0)), shrink = static_cast<A>(clip.get(0));
-    const int64_t first = team.index() * kElements;
-    team.each(n - first < kElements ? n - first : kElements, [&](int64_t i) {
-      if (shrink - shrink != 0) {  // not finite: all stays as it is
-        w_out[first + i] = w[first + i];
-        m_out[first + i] = m[first + i];
-        v_out[first + i] = v[first + i];
-        return;
-      }
-      const A wi = load(w[first + i]), gi = load(g[first + i]) * shrink;
-      const A mi = static_cast<A>(beta1) * load(m[first + i]) + static_cast<A>(1 - beta1) * gi;
-      const A vi = static_cast<A>(beta2) * load(v[first + i]) + static_cast<A>(1 - beta2) * gi * gi;
-      const A direction =
-          mi * correct[0] / (::sqrt(vi * correct[1]) + static_cast<A>(eps)) + static_cast<A>(decay) * wi;
-      w_out[first + i] = store<T>(wi - learn * direction);
-      m_out[first + i] = store<T>(mi);
-      v_out[first + i] = store<T>(vi);
-    });
-  }
-};
-
 template <bool normal>
 Prepared random(const KernelSpec& spec) {
   const KernelOperand& y = spec.results[0];
@@ -219,25 +183,6 @@ inline Prepared rope(const KernelSpec& spec) {
                          RopeBody<T>{rows, moved ? in<int32_t>(call, 1) : nullptr, begin, count, stride, e / 2, theta, sign, in<T>(call, 0),
                                      out<T>(call)},
                          call.stream);
-            }};
-  });
-}
-
-inline Prepared adamw(const KernelSpec& spec) {
-  const int64_t n = spec.results[0].type.shape.elements();
-  const double beta1 = spec.attributes->number("beta1", 0.9), beta2 = spec.attributes->number("beta2", 0.95);
-  const double eps = spec.attributes->number("eps", 1e-8), decay = spec.attributes->number("decay", 0);
-  const std::array<Dtype, 3> scalars = {spec.operands[4].type.dtype, spec.operands[5].type.dtype,
-                                        spec.operands[6].type.dtype};
-  return for_float(spec.results[0].type.dtype, [&]<class T>() -> Prepared {
-    return {0, [=](const KernelCall& call) {
-              constexpr int64_t kElements = AdamwBody<T>::kElements;
-              run_teams((n + kElements - 1) / kElements, 256, 2 * sizeof(double),
-                        AdamwBody<T>{n, beta1, beta2, eps, decay, in<T>(call, 0), in<T>(call, 1), in<T>(call, 2),
-                                     in<T>(call, 3), side(call.operands[4], scalars[0]),
-                                     side(call.operands[5], scalars[1]), side(call.operands[6], scalars[2]),
-                                     out<T>(call, 0), out<T>(call, 1), out<T>(call, 2)},
-                        call.stream);
             }};
   });
 }

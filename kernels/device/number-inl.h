@@ -89,6 +89,8 @@ struct Side {
   void* data;
   Dtype dtype;
 
+  bool operator==(const Side&) const = default;
+
   MESHARD_BODY double get(int64_t i) const {
     switch (dtype) {
       case Dtype::f64: return static_cast<const double*>(data)[i];
@@ -142,14 +144,29 @@ struct Points {
     int64_t offset[N];
     MESHARD_BODY int64_t operator[](size_t b) const { return offset[b]; }
   };
+  // 32 bits wherever they do, and nothing is divided by the outermost size: a GPU has no instruction for a division.
   MESHARD_BODY At at(int64_t i) const {
     At out = {};
-    for (int l = loops; l-- > 0;) {
-      const int64_t index = i % size[l];
-      i /= size[l];
-      for (size_t b = 0; b < N; ++b) out.offset[b] += index * step[l][b];
+    if (count <= INT32_MAX) {
+      split(static_cast<uint32_t>(i), out);
+    } else {
+      split(static_cast<uint64_t>(i), out);
     }
     return out;
+  }
+
+ private:
+  template <class U>
+  MESHARD_BODY void split(U i, At& out) const {
+    for (int l = loops; l-- > 1;) {
+      const U rest = i / static_cast<U>(size[l]);
+      add(l, i - rest * static_cast<U>(size[l]), out);
+      i = rest;
+    }
+    if (loops > 0) add(0, i, out);
+  }
+  MESHARD_BODY void add(int l, int64_t index, At& out) const {
+    for (size_t b = 0; b < N; ++b) out.offset[b] += index * step[l][b];
   }
 };
 
@@ -164,6 +181,14 @@ inline Side side(void* const data, Dtype dtype) { return {data, dtype}; }
 inline int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 constexpr int kRowThreads = 128;  // of a team that has one row
+
+// In how many pieces `terms` terms of every result are best put together, where the results make `teams` teams, of which a
+// thread has each `strips`th term: as many as keep a whole GPU busy, none of them short.
+inline int64_t pieces_of(int64_t terms, int64_t teams, int64_t strips) {
+  constexpr int64_t kTeams = 1024, kTerms = 16;  // of a GPU, a few for each processor; of a thread, that are worth a piece
+  const int64_t wanted = (kTeams + teams - 1) / std::max<int64_t>(teams, 1), most = terms / (strips * kTerms);
+  return std::max<int64_t>(std::min(wanted, most), 1);
+}
 
 }  // namespace meshard::MESHARD_DEVICE
 

@@ -1,3 +1,4 @@
+#include "meshard/kernels/device/adamw-inl.h"
 #include "meshard/kernels/device/conv-inl.h"
 #include "meshard/kernels/device/families.h"
 #include "meshard/kernels/device/make-inl.h"

@@ -1,8 +1,8 @@
 // Sums by index, in the order of the specification, whatever the threads do. Where ids have no dimension of the result,
-// they are put in order first: each id counts those equal to it before it and in all (n^2 comparisons, no atomics), a
-// prefix sum of the counts says where each row's list begins, and a result sums its row's list. Else a result goes over
-// all ids that may be its own. What is added to a base begins with the base's element; where the base lies in the
-// result's memory only the rows of some id are touched.
+// they are put in order first: each id counts those equal to it before it and after (n^2 comparisons of numbers that all
+// threads read together, no atomics), a prefix sum of the counts says where each row's list begins, and a result sums its
+// row's list. Else a result goes over all ids that may be its own. What is added to a base begins with the base's element;
+// where the base lies in the result's memory only the rows of some id are touched.
 #ifndef MESHARD_KERNELS_DEVICE_SCATTER_INL_H
 #define MESHARD_KERNELS_DEVICE_SCATTER_INL_H
 
@@ -15,13 +15,17 @@ struct IdLists {
   Points<2> points;  // of what is summed: ids, x
   int64_t begin, rows;
   const int32_t* ids;
-  int64_t *first;  // [rows + 1]: where each row's list begins
-  int64_t *place;  // [points]: of each id in its row's list; -1: of no row here
-  int64_t *list;   // [points]: the ids by row
+  int64_t* first;  // [rows + 1]: where each row's list begins
+  int64_t* list;   // [points]: the ids by row
+  int32_t* row;    // [points]: of each id; -1: none here
+  int32_t* place;  // [points]: of each id in its row's list
+};
 
-  MESHARD_BODY int64_t row(int64_t i) const {
-    const int64_t r = ids[points.at(i)[0]] - begin;
-    return r >= 0 && r < rows ? r : -1;
+struct RowsOfIdsBody {
+  IdLists l;
+  MESHARD_BODY void operator()(int64_t i) const {
+    const int64_t r = l.ids[l.points.at(i)[0]] - l.begin;
+    l.row[i] = r >= 0 && r < l.rows ? static_cast<int32_t>(r) : -1;
   }
 };
 
@@ -34,15 +38,13 @@ struct ClearBody {
 struct CountIdsBody {
   IdLists l;
   MESHARD_BODY void operator()(int64_t i) const {
-    const int64_t r = l.row(i);
-    int64_t before = 0, all = 0;
-    for (int64_t j = 0; r >= 0 && j < l.points.count; ++j) {
-      const bool same = l.row(j) == r;
-      all += same;
-      before += same && j < i;
-    }
-    l.place[i] = r < 0 ? -1 : before;
-    if (r >= 0 && before == 0) l.first[r] = all;
+    const int32_t r = l.row[i];
+    if (r < 0) return;
+    int32_t before = 0, after = 0;
+    for (int64_t j = 0; j < i; ++j) before += l.row[j] == r;
+    for (int64_t j = i; j < l.points.count; ++j) after += l.row[j] == r;
+    l.place[i] = before;
+    if (before == 0) l.first[r] = after;
   }
 };
 
@@ -80,7 +82,7 @@ struct BeginListsBody {
 struct ListIdsBody {
   IdLists l;
   MESHARD_BODY void operator()(int64_t i) const {
-    if (l.place[i] >= 0) l.list[l.first[l.row(i)] + l.place[i]] = i;
+    if (l.row[i] >= 0) l.list[l.first[l.row[i]] + l.place[i]] = i;
   }
 };
 
@@ -110,8 +112,8 @@ struct AddListsBody {
   T* y;
   MESHARD_BODY void operator()(int64_t i) const {
     const int64_t id = i / others.count;
-    if (l.place[id] != 0) return;
-    const int64_t r = l.row(id);
+    const int64_t r = l.row[id];
+    if (r < 0 || l.place[id] != 0) return;
     const auto at = others.at(i % others.count);
     T& to = y[at[1] + r * stride];
     Sum<T> sum = load(to);
@@ -161,12 +163,15 @@ inline Prepared prepare_scatter(const KernelSpec& spec, std::string_view factor,
   }
   const Points<2> summed = points_of<2>(spec, gone, {&ids, &x}), others = points_of<2>(spec, kept, {&x, &y});
   const int64_t n = summed.count, elements = y.type.shape.elements();
+  MESHARD_CHECK(n <= INT32_MAX && rows <= INT32_MAX, "a scatter has too many ids or rows");
   return for_any(y.type.dtype, [&]<class T>() -> Prepared {
     return {(rows + 1 + 2 * n) * static_cast<int64_t>(sizeof(int64_t)), [=](const KernelCall& call) {
               auto* first = static_cast<int64_t*>(call.workspace);
-              const IdLists l{summed, begin, rows, in<int32_t>(call, 0), first, first + rows + 1, first + rows + 1 + n};
+              auto* row = reinterpret_cast<int32_t*>(first + rows + 1 + n);
+              const IdLists l{summed, begin, rows, in<int32_t>(call, 0), first, first + rows + 1, row, row + n};
               constexpr int kThreads = 256;
               run_points(rows + 1, ClearBody{first}, call.stream);
+              run_points(n, RowsOfIdsBody{l}, call.stream);
               run_points(n, CountIdsBody{l}, call.stream);
               run_teams(1, kThreads, kThreads * static_cast<int64_t>(sizeof(int64_t)), BeginListsBody{l}, call.stream);
               run_points(n, ListIdsBody{l}, call.stream);

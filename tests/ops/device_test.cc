@@ -155,6 +155,47 @@ TEST_CASE("an emulated AdamW leaves all as it is where the gradient's scale is n
   }
 }
 
+// More parameters than one launch takes, some of several teams and some of nothing; and other scalars in between.
+TEST_CASE("many calls of an emulated AdamW together equal each by itself") {
+  const OpDef& def = op_table().get("adamw");
+  Random random(19);
+  struct One {
+    std::vector<Tensor> operands, together;
+    std::vector<void*> in, out;
+    Prepared kernel;
+  };
+  std::vector<One> ones(300);
+  std::vector<std::vector<Tensor>> alone;
+  std::vector<KernelMember> members;
+  for (size_t i = 0; i < ones.size(); ++i) {
+    One& one = ones[i];
+    Case c = cases(def).front();
+    const int64_t n = i % 7 == 3 ? 0 : i % 50 == 1 ? 9000 : 1 + static_cast<int64_t>(i) % 5;
+    for (size_t o = 0; o < 4; ++o) c.operands[o] = Type{Dtype::f32, Shape{n}};
+    c.expected.clear();
+    c.attributes = parse_rule(i % 2 == 0 ? "{decay = 0.1}" : "{eps = 0.001}");
+    const BoundRule rule = c.rule();
+    const LocalSpec local = local_spec(c, rule, Mesh(), FactorAtoms(rule.factors.size()), Rank{0});
+    one.operands = draw_operands(c, random);
+    for (size_t o = 4; o < 7 && i > 0 && i % 100 != 99; ++o) one.operands[o] = ones[i - 1].operands[o].clone();
+    one.kernel = emulated_kernels()->find(def.reference)(local.spec);
+    alone.push_back(run_on(kForwards, one.kernel, local.spec, one.operands));
+    for (const KernelOperand& r : local.spec.results) one.together.emplace_back(r.type);
+    for (size_t o = 0; o < 7; ++o) one.in.push_back(o < 4 || i % 100 == 99 || i == 0 ? one.operands[o].data() : ones[i - 1].in[o]);
+    for (const Tensor& t : one.together) one.out.push_back(t.data());
+    members.push_back({&one.kernel, {one.in, one.out}});
+    REQUIRE(one.kernel.run_many == ones[0].kernel.run_many);
+  }
+  ones[0].kernel.run_many(members, reinterpret_cast<void*>(kBackwards));
+  for (size_t i = 0; i < ones.size(); ++i) {
+    for (size_t r = 0; r < 3; ++r) {
+      INFO("parameter " << i << ", result " << r);
+      CHECK(ones[i].together[r].guards_intact());
+      CHECK(same_bytes(ones[i].together[r], alone[i][r]));
+    }
+  }
+}
+
 // Blocks that begin somewhere, are uneven or empty, and halos.
 TEST_CASE("emulated device kernels equal the reference on the blocks of meshes") {
   for (const OpDef* def : computing_ops()) {

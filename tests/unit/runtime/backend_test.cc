@@ -10,9 +10,20 @@
 namespace meshard {
 namespace {
 
-constexpr const char* kStep = R"(mesh data=2, model=2
+// Three steps of AdamW, of which the last needs what the second makes.
+constexpr const char* kStep = R"(meshard 1
+mesh data=2
 
-main(input %x: f32[6,4] [data, -], param %w: f32[4,8] [-, model] {init = "normal", scale = 0.5}, input %rate: f32[] []) -> %loss, %w2 -> %w {
+func main(
+    input %g: f32[6] [data],
+    input %h: f32[3] [-],
+    input %rate: f32[] [],
+    input %clip: f32[] [],
+    input %step: f32[] []) {
+  %a, %am, %av = adamw %g, %g, %g, %g, %rate, %clip, %step {decay = 0.1} : f32[6], f32[6], f32[6]
+  %b, %bm, %bv = adamw %h, %h, %h, %h, %rate, %clip, %step : f32[3], f32[3], f32[3]
+  %c, %cm, %cv = adamw %b, %bm, %bv, %h, %rate, %clip, %step : f32[3], f32[3], f32[3]
+  return %a, %b, %c
 }
 )";
 
@@ -42,6 +53,27 @@ TEST_CASE("a backend does its work when it is waited for") {
   device->copy(back, x.data(), 16, Backend::compute);
   device->synchronize(Backend::compute);
   CHECK(back[1] == 2 + 3 * 2);
+}
+
+TEST_CASE("steps of AdamW that need nothing of each other are made together") {
+  const Program program = parse_program(kStep, "step.mesh");
+  const Compiled compiled = compile(program);
+  const auto device = emulated_backend();
+  std::vector<std::vector<double>> made[2];
+  for (const bool graph : {false, true}) {
+    Session session(compiled, {.backend = device.get(), .graph = graph});
+    session.set("g", std::vector<double>{0.5, 1, 2, 3, 4, 5});
+    session.set("h", std::vector<double>{1, 2, 4});
+    session.set("rate", 0.125);
+    session.set("clip", 0.5);
+    session.set("step", 2);
+    for (int i = 0; i < 3; ++i) session.run();
+    CHECK(session.executor().joined_steps(0) == 1);
+    CHECK(session.executor().joined_steps(1) == 1);
+    for (const char* result : {"a", "b", "c"}) made[graph].push_back(session.whole(result));
+  }
+  CHECK(made[0] == made[1]);
+  CHECK(made[0][0][5] < 5);
 }
 
 }  // namespace meshard
