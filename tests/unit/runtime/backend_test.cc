@@ -15,11 +15,11 @@ constexpr const char* kStep = R"(meshard 1
 mesh data=2
 
 func main(
-    input %g: f32[6] [data],
-    input %h: f32[3] [-],
-    input %rate: f32[] [],
-    input %clip: f32[] [],
-    input %step: f32[] []) {
+    %g: f32[6] [data],
+    %h: f32[3] [-],
+    %rate: f32[] [],
+    %clip: f32[] [],
+    %step: f32[] []) {
   %a, %am, %av = adamw %g, %g, %g, %g, %rate, %clip, %step {decay = 0.1} : f32[6], f32[6], f32[6]
   %b, %bm, %bv = adamw %h, %h, %h, %h, %rate, %clip, %step : f32[3], f32[3], f32[3]
   %c, %cm, %cv = adamw %b, %bm, %bv, %h, %rate, %clip, %step : f32[3], f32[3], f32[3]
