@@ -58,4 +58,15 @@ grep -Eq '^rank 0: [a-z_]+ \(.*\), call [0-9]+, waited 3.* s for other ranks to 
 wait $!
 [[ $? == 3 ]] || fail "rank 1: $(tail -n 2 other)"
 printed 'rank 1: internal error: ' other
+
+# A rank that is killed in the middle of a step is named, and the other ends too.
+unset MASTER_ADDR MASTER_PORT WORLD_SIZE
+for victim in 0 1; do
+  begin "$meshard" launch --ranks 2 -- bash -c 'echo $$ > id.$MESHARD_RANK; exec "$@"' _ "${train[@]}" --steps 1000000000 \
+    --plan zero3 --mesh data=2 --share-gpu
+  kill -KILL "$(cat id.$victim)"
+  ends 137 'the ranks on a device'
+  printed "meshard: rank $victim was ended by signal 9 (Killed)" err
+  kill -0 "$(cat id.$((1 - victim)))" 2> kill.err && fail "rank $((1 - victim)) lives on"
+done
 finish

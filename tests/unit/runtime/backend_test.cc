@@ -56,7 +56,7 @@ TEST_CASE("a backend does its work when it is waited for") {
 }
 
 TEST_CASE("steps of AdamW that need nothing of each other are made together") {
-  const Program program = parse_program(kStep, "step.mesh");
+  const Program program = parse_program(kStep, "step.mesh", op_table());
   const Compiled compiled = compile(program);
   const auto device = emulated_backend();
   std::vector<std::vector<double>> made[2];
