@@ -78,7 +78,7 @@ Program run_passes(Program program, const std::vector<Pass>& passes, const PassO
     ++number;
     if (std::find(options.skip.begin(), options.skip.end(), pass.name) != options.skip.end()) continue;
     const auto begin = std::chrono::steady_clock::now();
-    program = pass.run(program);
+    program = pass.run(std::move(program));
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
     if (times != nullptr) times->push_back({pass.name, seconds.count()});
     // The input was right, so what is wrong now is the pass's fault.

@@ -13,7 +13,7 @@ namespace meshard {
 struct Pass {
   std::string name;  // a verb: "propagate"
   Level leaves = Level::traced;
-  std::function<Program(const Program&)> run;
+  std::function<Program(Program)> run;
 };
 
 struct PassOptions {

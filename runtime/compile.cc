@@ -56,14 +56,15 @@ PassOptions without_absent(PassOptions options, const std::vector<Pass>& passes)
 Compiled run_once(Program program, std::vector<Pass> passes, const CompileOptions& options) {
   Compiled out;
   Origins origins;
-  passes.push_back({"propagate", Level::closed, [&](const Program& p) { return propagate(p, &origins); }});
-  passes.push_back({"lower", Level::closed, [&](const Program& p) {
+  passes.push_back({"propagate", Level::closed, [&](Program p) { return propagate(std::move(p), &origins); }});
+  passes.push_back({"lower", Level::closed, [&](Program p) {
                       bool changed = false;
-                      Program lowered = lower(p, &changed);
+                      const Program closed = options.keep_closed ? p : Program();
+                      Program lowered = lower(std::move(p), &changed);
                       if (!changed) return lowered;
                       const Origins before = std::exchange(origins, Origins());
-                      Program again = propagate(lowered, &origins);
-                      if (options.keep_closed) origins.fill_in(before, p, again);
+                      Program again = propagate(std::move(lowered), &origins);
+                      if (options.keep_closed) origins.fill_in(before, closed, again);
                       return again;
                     }});
   passes.push_back({"partition", Level::local, [&](const Program& p) {

@@ -123,18 +123,18 @@ void copy_lowered(Program& out, const Function& source, const std::vector<bool>&
 
 }  // namespace
 
-Program lower(const Program& program, bool* changed) {
+Program lower(Program program, bool* changed) {
   *changed = false;
   Program out;
   out.table = program.table;
   out.mesh = program.mesh;
   out.signatures = program.signatures;
-  for (const Function& f : program.functions) {
+  for (Function& f : program.functions) {
     std::vector<bool> lowered(f.ops.size());
     bool any = false;
     for (size_t i = 0; i < f.ops.size(); ++i) any |= lowered[i] = splits_a_lower_factor(program, f, f.ops[i]);
     if (!any) {
-      out.functions.push_back(f);
+      out.functions.push_back(std::move(f));
       continue;
     }
     *changed = true;

@@ -7,6 +7,6 @@
 namespace meshard {
 
 // Requires closed layouts. The new values have no layout: propagate again if `changed`.
-Program lower(const Program& program, bool* changed);
+Program lower(Program program, bool* changed);
 
 }  // namespace meshard

@@ -1,6 +1,6 @@
 // optimize: rewrites of the local program, each a pass of its own that can be left out by name.
 //
-//   for (const Pass& pass : optimize_passes(options)) local = pass.run(local);
+//   for (const Pass& pass : optimize_passes(options)) local = pass.run(std::move(local));
 //
 //   name     | what it does
 //   ---------|---------------------------------------------------------------------------------------------------------
@@ -62,17 +62,17 @@ std::vector<Pass> optimize_passes(const OptimizeOptions& options = {});
 // Their names, with or without ring and overlap: what may stand behind --without.
 std::vector<std::string> optimize_names();
 
-Program fold(const Program& local);
-Program share(const Program& local);
-Program shorten(const Program& local);
-Program drop(const Program& local);
-Program onto(const Program& local);
-Program epilogue(const Program& local);
+Program fold(Program local);
+Program share(Program local);
+Program shorten(Program local);
+Program drop(Program local);
 // The widest `count` of the gaps that there are; fewer if there are fewer.
 Program regather(const Program& local, int64_t count);
 int64_t gaps_to_regather(const Program& local);
 Program ring(const Program& local, const RingOptions& options);
-Program bucket(const Program& local, int64_t bytes);
+Program onto(const Program& local);
+Program epilogue(const Program& local);
+Program bucket(Program local, int64_t bytes);
 Program overlap(const Program& local);
 
 }  // namespace meshard

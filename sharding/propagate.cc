@@ -353,11 +353,10 @@ class Propagator {
 
 }  // namespace
 
-Program propagate(const Program& program, Origins* origins, const PropagateOptions& options) {
+Program propagate(Program program, Origins* origins, const PropagateOptions& options) {
   if (!program.mesh) throw UserError("propagate needs a mesh; write a line \"mesh data=2, model=2\" or give --mesh");
-  Program copy = program;
-  spread_pins(copy);
-  return Propagator(std::move(copy), origins, options).run();
+  spread_pins(program);
+  return Propagator(std::move(program), origins, options).run();
 }
 
 }  // namespace meshard

@@ -47,6 +47,6 @@ struct PropagateOptions {
 
 // Requires a mesh. Leaves every value with a closed layout. Nothing becomes pending that was not pinned so: partition
 // decides that op by op.
-Program propagate(const Program& program, Origins* origins = nullptr, const PropagateOptions& options = {});
+Program propagate(Program program, Origins* origins = nullptr, const PropagateOptions& options = {});
 
 }  // namespace meshard

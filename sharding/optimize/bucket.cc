@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <climits>
 #include <map>
+#include <optional>
 #include <tuple>
 
 #include "meshard/layout/block.h"
@@ -29,10 +30,12 @@ class Bucketer {
   Bucketer(const Program& program, const Function& f, int64_t limit)
       : mesh_(*program.mesh), f_(f), limit_(limit), lives_(program, f) {}
 
-  Function run() {
+  // None: no two go together.
+  std::optional<Function> run() {
     for (size_t i = 0; i < f_.ops.size(); ++i) {
       if (is_plain_collective(f_.ops[i])) place(i);
     }
+    if (std::none_of(messages_.begin(), messages_.end(), [](const Message& m) { return m.members.size() > 1; })) return std::nullopt;
     return write();
   }
 
@@ -119,7 +122,7 @@ class Bucketer {
       order.insert(order.end(), before[i].begin(), before[i].end());
       if (i < f_.ops.size() && !moved[i]) order.push_back(static_cast<int>(i));
     }
-    return reordered(g, order);
+    return reordered(std::move(g), order);
   }
 
   const Mesh& mesh_;
@@ -132,10 +135,11 @@ class Bucketer {
 
 }  // namespace
 
-Program bucket(const Program& local, int64_t bytes) {
-  Program out = local;
-  for (Function& f : out.functions) f = Bucketer(local, f, bytes).run();
-  return out;
+Program bucket(Program local, int64_t bytes) {
+  for (Function& f : local.functions) {
+    if (auto fewer = Bucketer(local, f, bytes).run()) f = std::move(*fewer);
+  }
+  return local;
 }
 
 }  // namespace meshard

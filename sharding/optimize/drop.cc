@@ -3,6 +3,7 @@
 // reads its parameter. Memory taken over is no reason to keep an op: who reads the value there afterwards reads the new
 // value. Only in a repeat is it, where the next round reads what this one left.
 #include <algorithm>
+#include <optional>
 
 #include "meshard/sharding/optimize.h"
 #include "meshard/sharding/optimize/edit.h"
@@ -15,7 +16,8 @@ class Dropper {
   explicit Dropper(const Program& program)
       : in_(program), needed_(program.functions.size()), repeated_(needed_.size()) {}
 
-  Program run() {
+  // None: all of it is needed.
+  std::optional<Program> run() {
     for (size_t f = 0; f < needed_.size(); ++f) {
       needed_[f].assign(in_.functions[f].values.size(), false);
       for (const Op& op : in_.functions[f].ops) {
@@ -34,10 +36,25 @@ class Dropper {
       changed_ = false;
       for (size_t f = needed_.size(); f-- > 0;) mark(f);
     }
+    if (all_needed()) return std::nullopt;
     return write();
   }
 
  private:
+  bool all_needed() const {
+    std::vector<bool> called(needed_.size(), false);
+    called.back() = true;
+    for (size_t f = 0; f < needed_.size(); ++f) {
+      const Function& function = in_.functions[f];
+      if (std::find(needed_[f].begin(), needed_[f].end(), false) != needed_[f].end()) return false;
+      if (std::find(returned_[f].begin(), returned_[f].end(), false) != returned_[f].end()) return false;
+      for (const Op& op : function.ops) {
+        if (op.callee >= 0) called[static_cast<size_t>(op.callee)] = true;
+      }
+    }
+    return std::find(called.begin(), called.end(), false) == called.end();
+  }
+
   void need(size_t f, ValueId v) {
     if (v == ValueId::none || needed_[f][index(v)]) return;
     needed_[f][index(v)] = true;
@@ -145,7 +162,7 @@ class Dropper {
       }
       g.returns = std::move(returns);
     }
-    return kept(g, keep);
+    return kept(std::move(g), keep);
   }
 
   const Program& in_;
@@ -157,6 +174,9 @@ class Dropper {
 
 }  // namespace
 
-Program drop(const Program& local) { return Dropper(local).run(); }
+Program drop(Program local) {
+  std::optional<Program> less = Dropper(local).run();
+  return less ? std::move(*less) : std::move(local);
+}
 
 }  // namespace meshard

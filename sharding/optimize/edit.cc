@@ -48,13 +48,37 @@ Lifetimes::Lifetimes(const Program& program, const Function& f)
   }
 }
 
-Function reordered(const Function& f, const std::vector<int>& order) {
+namespace {
+
+// Whether the function is already as `reordered` would write it.
+bool in_order(const Function& f, const std::vector<int>& order) {
+  size_t values = 0;
+  const auto next = [&](ValueId v) { return index(v) == values++; };
+  if (order.size() != f.ops.size()) return false;
+  for (ValueId v : f.params) {
+    if (!next(v)) return false;
+  }
+  for (size_t i = 0; i < order.size(); ++i) {
+    if (order[i] != static_cast<int>(i)) return false;
+    for (ValueId v : f.ops[i].results) {
+      if (!next(v) || f.value(v).op != static_cast<int>(i)) return false;
+    }
+  }
+  return values == f.values.size();
+}
+
+}  // namespace
+
+Function reordered(Function f, const std::vector<int>& order) {
+  if (in_order(f, order)) return f;
   Function out;
   out.name = f.name;
-  out.param_info = f.param_info;
+  out.param_info = std::move(f.param_info);
+  out.values.reserve(f.values.size());
+  out.ops.reserve(order.size());
   std::vector<ValueId> map(f.values.size(), ValueId::none);
   const auto add = [&](ValueId v, int op) {
-    out.values.push_back(f.value(v));
+    out.values.push_back(std::move(f.value(v)));
     out.values.back().op = op;
     map[index(v)] = ValueId(static_cast<int32_t>(out.values.size()) - 1);
   };
@@ -65,13 +89,13 @@ Function reordered(const Function& f, const std::vector<int>& order) {
   for (ParamInfo& info : out.param_info) rename(info.of);
   for (int i : order) {
     if (i < 0) continue;
-    Op op = f.ops[static_cast<size_t>(i)];
+    Op op = std::move(f.ops[static_cast<size_t>(i)]);
     for (ValueId& v : op.operands) rename(v);
     for (ValueId v : op.results) add(v, static_cast<int>(out.ops.size()));
     for (ValueId& v : op.results) rename(v);
     out.ops.push_back(std::move(op));
   }
-  out.returns = f.returns;
+  out.returns = std::move(f.returns);
   for (Return& r : out.returns) {
     rename(r.value);
     rename(r.in_place);
@@ -79,10 +103,10 @@ Function reordered(const Function& f, const std::vector<int>& order) {
   return out;
 }
 
-Function kept(const Function& f, const std::vector<bool>& keep) {
+Function kept(Function f, const std::vector<bool>& keep) {
   std::vector<int> order;
   for (size_t i = 0; i < f.ops.size(); ++i) order.push_back(keep[i] ? static_cast<int>(i) : -1);
-  return reordered(f, order);
+  return reordered(std::move(f), order);
 }
 
 bool is_plain_collective(const Op& op) {

@@ -23,9 +23,9 @@ struct Lifetimes {
 
 // The function with ops[i] = f.ops[order[i]] where order[i] >= 0; values that no op makes any more are dropped, ids and
 // ValueInfo::op follow. Ops may have been changed in f before, and values added to it.
-Function reordered(const Function& f, const std::vector<int>& order);
+Function reordered(Function f, const std::vector<int>& order);
 // The same in the order that stands there, without the ops for which keep[i] is false.
-Function kept(const Function& f, const std::vector<bool>& keep);
+Function kept(Function f, const std::vector<bool>& keep);
 
 // A collective that moves data and is not begun early.
 bool is_plain_collective(const Op& op);

@@ -87,6 +87,15 @@ std::vector<double> evaluate(const Op& op, const std::vector<Type>& operands, co
 // A constant is written as a number, and one of 0 may stand for a pending sum: neither does for these.
 bool can_be_written(double value) { return std::isfinite(value) && !(value == 0 && std::signbit(value)); }
 
+// Whether some op reads constants alone: in most functions none does.
+bool may_fold(const Function& f) {
+  return std::any_of(f.ops.begin(), f.ops.end(), [&](const Op& op) {
+    return op.kind == Op::apply && !op.operands.empty() && std::all_of(op.operands.begin(), op.operands.end(), [&](ValueId v) {
+      return v != ValueId::none && f.value(v).op >= 0 && is_constant(f.ops[static_cast<size_t>(f.value(v).op)]);
+    });
+  });
+}
+
 Function fold(const Function& f) {
   Function g = f;
   std::vector<std::optional<double>> value(f.values.size());
@@ -135,10 +144,11 @@ Function fold(const Function& f) {
 
 }  // namespace
 
-Program fold(const Program& local) {
-  Program out = local;
-  for (Function& f : out.functions) f = fold(f);
-  return out;
+Program fold(Program local) {
+  for (Function& f : local.functions) {
+    if (may_fold(f)) f = fold(f);
+  }
+  return local;
 }
 
 }  // namespace meshard

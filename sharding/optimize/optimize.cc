@@ -5,7 +5,7 @@ namespace meshard {
 std::vector<Pass> optimize_passes(const OptimizeOptions& options) {
   std::vector<Pass> passes;
   if (!options.on) return passes;
-  const auto add = [&](const char* name, std::function<Program(const Program&)> run) {
+  const auto add = [&](const char* name, std::function<Program(Program)> run) {
     passes.push_back({name, Level::local, std::move(run)});
   };
   add("fold", fold);
@@ -19,7 +19,7 @@ std::vector<Pass> optimize_passes(const OptimizeOptions& options) {
   // After ring, which looks for products that are nothing but products.
   add("onto", onto);
   add("epilogue", epilogue);
-  add("bucket", [bytes = options.bucket_bytes](const Program& p) { return bucket(p, bytes); });
+  add("bucket", [bytes = options.bucket_bytes](Program p) { return bucket(std::move(p), bytes); });
   if (options.overlap) add("overlap", overlap);
   return passes;
 }

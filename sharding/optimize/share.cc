@@ -108,16 +108,15 @@ class Copies {
   std::vector<std::vector<Copy>> copies_;
 };
 
-Function share(const Program& program, const Function& f) {
+void share(const Program& program, Function& f) {
   const Lifetimes lives(program, f);
   Copies copies(program, f, lives);
-  Function g = f;
   std::vector<ValueId> map(f.values.size());
   for (size_t v = 0; v < map.size(); ++v) map[v] = ValueId(static_cast<int32_t>(v));
   std::map<std::string, size_t> seen;
   std::vector<bool> keep(f.ops.size(), true);
   for (size_t i = 0; i < f.ops.size(); ++i) {
-    for (ValueId& v : g.ops[i].operands) v = v == ValueId::none ? v : map[index(v)];
+    for (ValueId& v : f.ops[i].operands) v = v == ValueId::none ? v : map[index(v)];
     const std::string key = key_of(f, f.ops[i], map);
     if (!key.empty()) {
       const auto [first, fresh] = seen.try_emplace(key, i);
@@ -128,17 +127,16 @@ Function share(const Program& program, const Function& f) {
         continue;
       }
     }
-    if (Copies::changes_layout(g.ops[i])) copies.start_from_cheapest(g.ops[i], static_cast<int>(i));
+    if (Copies::changes_layout(f.ops[i])) copies.start_from_cheapest(f.ops[i], static_cast<int>(i));
   }
-  return kept(g, keep);
+  f = kept(std::move(f), keep);
 }
 
 }  // namespace
 
-Program share(const Program& local) {
-  Program out = local;
-  for (Function& f : out.functions) f = share(local, f);
-  return out;
+Program share(Program local) {
+  for (Function& f : local.functions) share(local, f);
+  return local;
 }
 
 }  // namespace meshard

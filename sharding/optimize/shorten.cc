@@ -3,6 +3,7 @@
 // in fewer messages. A sum that is reduced everywhere and then sliced is scattered at once; what is gathered and cut
 // again never travels.
 #include <algorithm>
+#include <optional>
 
 #include "fmt/format.h"
 #include "meshard/ir/parse.h"
@@ -30,7 +31,8 @@ class Shortener {
     for (size_t v = 0; v < same_.size(); ++v) same_[v] = ValueId(static_cast<int32_t>(v));
   }
 
-  Function run() {
+  // None: nothing becomes shorter.
+  std::optional<Function> run() {
     const size_t ops = f_.ops.size();
     std::vector<bool> keep(ops, true);
     // The last of a row first: the row is as long as it can be.
@@ -47,6 +49,7 @@ class Shortener {
       if (gone_) keep[i] = false;
       gone_ = false;
     }
+    if (!changed_) return std::nullopt;
     return write(keep);
   }
 
@@ -88,10 +91,11 @@ class Shortener {
       const auto v = index(to);
       if (lives_.returned[v] || lives_.in_place[v] || lives_.gone[index(from)] < lives_.last_read[v]) return false;
       same_[v] = from;
-      gone_ = true;
+      gone_ = changed_ = true;
       return true;
     }
     replaced_[row.front()] = {from, steps, row};
+    changed_ = true;
     return true;
   }
 
@@ -134,7 +138,7 @@ class Shortener {
       }
       if (r.steps.empty()) order.push_back(static_cast<int>(i));
     }
-    return reordered(g, order);
+    return reordered(std::move(g), order);
   }
 
   struct Replacement {
@@ -160,14 +164,16 @@ class Shortener {
   std::vector<Replacement> replaced_;  // by the index of the row's last op
   std::vector<ValueId> same_;          // the value that stands for this one
   bool gone_ = false;                  // the row at hand changes nothing in all
+  bool changed_ = false;
 };
 
 }  // namespace
 
-Program shorten(const Program& local) {
-  Program out = local;
-  for (Function& f : out.functions) f = Shortener(local, f).run();
-  return out;
+Program shorten(Program local) {
+  for (Function& f : local.functions) {
+    if (auto shorter = Shortener(local, f).run()) f = std::move(*shorter);
+  }
+  return local;
 }
 
 }  // namespace meshard
