@@ -21,7 +21,13 @@ std::string biased_rule(std::span<const Type>, const Attributes& attributes) {
 // What is summed may not be split, since an activation needs the whole sum.
 std::string activated_rule(const Attributes& attributes, size_t results) {
   Rule rule = Rule::parse(attributes.text("rule"));
-  if (rule.results.size() != 1) return rule.str();
+  if (rule.results.size() != 1) {
+    for (const Rule::Term& result : rule.results) {
+      if (result.dims == rule.results[0].dims) continue;
+      throw UserError(fmt::format("\"{}\": the sum is laid out as the activation is, so both results have the same letters", rule.str()));
+    }
+    return rule.str();
+  }
   check_none_made("einsum_bias", attributes.text("rule"));
   for (const Rule::Term& operand : rule.operands) {
     for (const auto& dim : operand.dims) {

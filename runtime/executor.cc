@@ -7,6 +7,7 @@
 #include <map>
 
 #include "meshard/runtime/device.h"
+#include "meshard/runtime/joined.h"
 #include "meshard/runtime/profile.h"
 
 namespace meshard {
@@ -64,9 +65,7 @@ struct Executor::Device {
     std::vector<void*> operands, results;
   };
   std::vector<Pointers> pointers;   // of each step
-  // Of each step: the calls that are made together from here on; `joined` are those after the first.
-  std::vector<std::vector<KernelMember>> together;
-  std::vector<bool> joined;
+  JoinedSteps joined;
   std::vector<int64_t> rounds;      // of each loop_begin
   // Borrowed memory: where the pointers into each part stand (inputs, results, arena), and how far into it they point.
   struct Patch {
@@ -200,46 +199,6 @@ struct Executor::Device {
                       static_cast<std::byte*>(to) + (c.to_offset + first_of(c, c.to)) * element_bytes, Backend::compute);
   }
 
-  bool touches(int v, int other) const {
-    const auto begin = [&](int x) { return values[static_cast<size_t>(x)]; };
-    const auto bytes = [&](int x) { return plan.memory.values[static_cast<size_t>(x)].bytes; };
-    return begin(v) < begin(other) + bytes(other) && begin(other) < begin(v) + bytes(v);
-  }
-  // Whether steps a and b may be done in either order, or at once.
-  bool apart(size_t a, size_t b) const {
-    const FlatStep &first = plan.flat.steps[a], &second = plan.flat.steps[b];
-    const auto meet = [&](const std::vector<int>& written, const std::vector<int>& used) {
-      for (const int w : written) {
-        for (const int u : used) {
-          if (touches(w, u)) return true;
-        }
-      }
-      return false;
-    };
-    return !meet(first.results, second.operands) && !meet(first.results, second.results) && !meet(second.results, first.operands);
-  }
-  // Runs of kernels that a device makes together.
-  void join() {
-    const size_t n = plan.flat.steps.size();
-    together.resize(n);
-    joined.resize(n);
-    for (size_t i = 0, end = 0; i < n; i = std::max(end, i + 1)) {
-      if (plan.kernels[i] == nullptr || plan.kernels[i]->run_many == nullptr) continue;
-      const auto fits = [&](size_t j) {
-        if (plan.kernels[j] == nullptr || plan.kernels[j]->run_many != plan.kernels[i]->run_many) return false;
-        for (size_t k = i; k < j; ++k) {
-          if (!apart(k, j)) return false;
-        }
-        return true;
-      };
-      for (end = i + 1; end < n && fits(end);) ++end;
-      for (size_t j = i; j < end && end > i + 1; ++j) {
-        together[i].push_back({plan.kernels[j].get(), {pointers[j].operands, pointers[j].results}});
-        joined[j] = j > i;
-      }
-    }
-  }
-
   void work(size_t i) {
     const KernelCall call{pointers[i].operands, pointers[i].results, scratch[i]};
     if (backend != nullptr) return backend->run(*plan.kernels[i], call, Backend::compute);
@@ -358,7 +317,9 @@ Executor::Executor(const Compiled& program, State* state, std::span<Communicator
   }
   for (auto& device : devices_) options.borrow ? device->bind_borrowed() : device->bind();
   if (backend_ == nullptr) return;
-  for (auto& device : devices_) device->join();
+  for (auto& device : devices_) {
+    device->joined = join_steps(device->plan, device->values, [&](size_t i) { return KernelCall{device->pointers[i].operands, device->pointers[i].results}; });
+  }
   announce_groups();
 }
 
@@ -532,9 +493,9 @@ void Executor::run_steps() {
           Device* const d = devices_[n].get();
           switch (d->plan.flat.steps[i].kind) {
             case FlatStep::kernel:
-              if (together && d->joined[i]) break;
-              if (together && !d->together[i].empty()) {
-                backend_->run_many(d->together[i], Backend::compute);
+              if (together && d->joined.later[i]) break;
+              if (together && !d->joined.calls[i].empty()) {
+                backend_->run_many(d->joined.calls[i], Backend::compute);
                 break;
               }
               timed(n, i, Profile::work, [&] { d->work(i); });
@@ -599,8 +560,8 @@ int64_t Executor::allocated_bytes(int device) const {
 const MemoryPlan& Executor::memory(int device) const { return devices_[static_cast<size_t>(device)]->plan.memory; }
 
 int Executor::joined_steps(int device) const {
-  const std::vector<bool>& joined = devices_[static_cast<size_t>(device)]->joined;
-  return static_cast<int>(std::count(joined.begin(), joined.end(), true));
+  const std::vector<bool>& later = devices_[static_cast<size_t>(device)]->joined.later;
+  return static_cast<int>(std::count(later.begin(), later.end(), true));
 }
 
 void Executor::set_profile(Profile* profile) { profile_ = profile; }

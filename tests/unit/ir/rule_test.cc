@@ -269,6 +269,7 @@ TEST_CASE("the table") {
   use.role = Role::use;
   OpDef gather = op("all_gather", "... -> ...");
   gather.collective = Collective::all_gather;
+  gather.identity = true;
   const OpTable table({&use, &gather, &add});
   CHECK(table.names() == std::vector<std::string>{"add", "all_gather", "use"});
   CHECK(table.find("use") == &use);

@@ -16,14 +16,14 @@ mesh data=2
 
 func main(
     %g: f32[6] [data],
-    %h: f32[3] [-],
+    %h: f32[3] [data],
     %rate: f32[] [],
     %clip: f32[] [],
     %step: f32[] []) {
   %a, %am, %av = adamw %g, %g, %g, %g, %rate, %clip, %step {decay = 0.1} : f32[6], f32[6], f32[6]
   %b, %bm, %bv = adamw %h, %h, %h, %h, %rate, %clip, %step : f32[3], f32[3], f32[3]
   %c, %cm, %cv = adamw %b, %bm, %bv, %h, %rate, %clip, %step : f32[3], f32[3], f32[3]
-  return %a, %b, %c
+  return %a, %am, %av, %b, %bm, %bv, %c, %cm, %cv
 }
 )";
 
